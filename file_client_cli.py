@@ -1,0 +1,417 @@
+"""The client: one request to a server, as functions, as one-shot commands and as an interactive shell.
+
+The remote_*() functions open a connection, ask, verify the answer and close. They are what everything else
+uses. What goes wrong is a RemoteError whose `cause` is one of six words:
+
+    ditolak     nobody listens there, or the server is too busy
+    timeout     the time was up
+    putus       the connection ended before the answer did
+    protokol    the answer is not the protocol's
+    integritas  the answer is, but what came or was stored is not the file
+    server      the server understood and refused
+"""
+
+from __future__ import annotations
+
+import argparse
+import cmd
+import glob
+import json
+import os
+import secrets
+import shlex
+import socket
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from file_protocol import (
+    DEFAULT_HOST, DEFAULT_PORT, END, UNKNOWN_REQUEST, CommandLine, ProtocolError, Received, Truncated, Wire,
+    crc32_of, encode_request, raw_pieces, read_reply, seconds, send_file_body, send_raw_body,
+)
+
+try:
+    import readline
+except ImportError:  # not everywhere: then there is neither history nor completion
+    readline = None  # type: ignore[assignment]
+
+
+class RemoteError(Exception):
+    """A request failed; `cause` is one of the words above, the text is for people, in Indonesian."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteError, (self.cause, str(self))  # pickled on its way out of a worker process
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server is, and how long one request to it may take in all."""
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A file that went over, verified: its size and CRC-32, and where the time went."""
+
+    name: str
+    size_bytes: int
+    crc32: int
+    connect_s: float  # until the connection was open
+    wait_s: float | None  # from then until a worker took it up; None where the server does not tell
+    total_s: float  # from before connecting until the reply was verified
+
+
+class _Conversation:
+    """One connection with one request on it, and the moments that matter."""
+
+    def __init__(self, server: Server) -> None:
+        self.started_at = time.perf_counter()
+        self.connection = socket.create_connection((server.host, server.port), server.timeout_s)
+        self.connected_at = time.perf_counter()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        left_s = server.timeout_s - (self.connected_at - self.started_at)
+        self.wire = Wire(self.connection, left_s, left_s)
+
+    def transfer(self, name: str, size_bytes: int, crc32: int, waited_s: object) -> Transfer:
+        """Return what was measured; `waited_s` as the server told it, or None to take the first byte's time."""
+        return Transfer(name, size_bytes, crc32, self.connected_at - self.started_at,
+                        waited_s if isinstance(waited_s, float) else None, time.perf_counter() - self.started_at)
+
+
+@contextmanager
+def _conversation(server: Server) -> Iterator[_Conversation]:
+    """Open a connection for one request; turn whatever fails into a RemoteError."""
+    conversation = None
+    try:
+        conversation = _Conversation(server)
+        yield conversation
+    except TimeoutError:
+        raise RemoteError("timeout", f"server tidak menjawab dalam {server.timeout_s:g} detik") from None
+    except Truncated as error:
+        raise RemoteError("putus", str(error)) from None
+    except ProtocolError as error:
+        raise RemoteError("protokol", str(error)) from None
+    except ConnectionError as error:
+        if conversation is None:
+            raise RemoteError("ditolak", f"tidak ada server di {server.host}:{server.port}; jalankan dulu: "
+                              "python3 file_server.py 5 thread") from None
+        raise RemoteError("putus", f"koneksi terputus ({error.strerror or error})") from None
+    except OSError as error:
+        if conversation is None:
+            raise RemoteError("ditolak", f"{server.host}:{server.port} tidak dapat dihubungi "
+                              f"({error.strerror or error})") from None
+        raise  # a local file, not the connection
+    finally:
+        if conversation:
+            conversation.connection.close()
+
+
+def _check(received: Received) -> Received:
+    reply = received.reply
+    if reply["status"] != "OK":
+        message = str(reply.get("data"))
+        raise RemoteError("ditolak" if message.startswith("server sibuk") else "server", message)
+    return received
+
+
+def _verify(reply: dict[str, Any], size_bytes: int, crc32: int) -> None:
+    """Compare what the server says of a file with what it is; a server of the course says nothing."""
+    said_bytes, said_crc32 = reply.get("data_ukuran", size_bytes), reply.get("data_crc32", f"{crc32:08x}")
+    if said_bytes != size_bytes:
+        raise RemoteError("integritas", f"ukuran berbeda: server {said_bytes}, di sini {size_bytes} byte")
+    if said_crc32 != f"{crc32:08x}":
+        raise RemoteError("integritas", f"CRC-32 berbeda: server {said_crc32}, di sini {crc32:08x}")
+
+
+def _ask(server: Server, verb: str, *parameters: str) -> Any:
+    with _conversation(server) as conversation:
+        conversation.wire.send(encode_request(verb, *parameters) + END)
+        return _check(read_reply(conversation.wire)).reply.get("data")
+
+
+def remote_list(server: Server) -> list[str]:
+    """Return the names of the files on the server. Raises RemoteError."""
+    names = _ask(server, "LIST")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RemoteError("protokol", "jawaban LIST bukan daftar nama")
+    return names
+
+
+def remote_delete(server: Server, name: str) -> str:
+    """Delete a file on the server; return what the server said. Raises RemoteError."""
+    return str(_ask(server, "DELETE", name))
+
+
+def remote_stats(server: Server) -> dict[str, Any]:
+    """Return the server's counts: ThreadPoolServer.get_worker_stats() tells what they mean. Raises RemoteError."""
+    stats = _ask(server, "STATS")
+    if not isinstance(stats, dict):
+        raise RemoteError("protokol", "jawaban STATS bukan objek")
+    return stats
+
+
+def remote_get(server: Server, name: str, write: Callable[[bytes | memoryview], object],
+               raw: bool = False) -> Transfer:
+    """Download a file; `write` gets its bytes piece by piece, before they are verified. Raises RemoteError.
+
+    `raw` spares both sides the base64; a server that does not know the raw verbs is asked again without.
+    """
+    with _conversation(server) as conversation:
+        wire = conversation.wire
+        wire.send(encode_request("GET_RAW" if raw else "GET", name) + END)
+        received = read_reply(wire, None if raw else write)
+        if not (raw and received.reply.get("data") == UNKNOWN_REQUEST):
+            reply, size_bytes, crc32 = _check(received)
+            if raw:
+                said_bytes = reply.get("data_ukuran")
+                if not isinstance(said_bytes, int) or said_bytes < 0:
+                    raise ProtocolError("jawaban GET_RAW tanpa ukuran")
+                size_bytes = said_bytes
+                for piece in raw_pieces(wire, size_bytes):
+                    write(piece)
+                    crc32 = zlib.crc32(piece, crc32)
+            elif "data_file" not in reply:
+                raise ProtocolError("jawaban GET tanpa isi file")
+            _verify(reply, size_bytes, crc32)
+            waited_s = wire.first_byte_at - conversation.connected_at if wire.first_byte_at else None
+            return conversation.transfer(name, size_bytes, crc32, waited_s)
+    return remote_get(server, name, write)
+
+
+def remote_upload(server: Server, file: BinaryIO, name: str, raw: bool = False,
+                  crc32: int | None = None) -> Transfer:
+    """Upload the rest of `file`, a real one, opened unbuffered, under `name`. Raises RemoteError, OSError.
+
+    `raw` as for remote_get(); then `crc32`, where it is known already, spares reading the file once more.
+    """
+    position = file.tell()
+    size_bytes = os.fstat(file.fileno()).st_size - position
+    if raw and crc32 is None:
+        crc32 = crc32_of(file, size_bytes)
+        file.seek(position)
+    with _conversation(server) as conversation:
+        wire = conversation.wire
+        if raw:
+            # To a server that does not know the verb, the bytes of a file might look like commands.
+            wire.send(encode_request("UPLOAD_RAW") + END)
+            raw = read_reply(wire).reply.get("data") != UNKNOWN_REQUEST
+        try:
+            if raw:
+                wire.send(encode_request("UPLOAD_RAW", name, str(size_bytes)) + END)
+                send_raw_body(wire, file, size_bytes)
+            else:
+                wire.send(encode_request("UPLOAD", name))
+                crc32 = send_file_body(wire, file, size_bytes)
+        except ConnectionError:
+            with suppress(OSError, ProtocolError):  # it may have said why before it hung up
+                _check(read_reply(wire))
+            raise
+        reply = _check(read_reply(wire)).reply
+        _verify(reply, size_bytes, crc32 or 0)
+        return conversation.transfer(name, size_bytes, crc32 or 0, reply.get("data_antre_s"))
+
+
+# ---- for people
+
+
+def download(server: Server, name: str, path: Path, raw: bool = False) -> Transfer:
+    """Download into `path`, which appears only when it is whole and right. Raises RemoteError, OSError."""
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.unduh")
+    try:
+        with open(temporary, "xb") as file:
+            transfer = remote_get(server, name, file.write, raw)
+        os.replace(temporary, path)
+        return transfer
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def upload(server: Server, path: Path, name: str | None = None, raw: bool = False) -> Transfer:
+    """Upload the file at `path`, under its own name unless another is given. Raises RemoteError, OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return remote_upload(server, file, name or path.name, raw)
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a size for people: 1.5 MB, where 1 MB is 1,048,576 bytes as everywhere in this project."""
+    for unit in ("byte", "KB", "MB"):
+        if size_bytes < 1024:
+            break
+        size_bytes /= 1024
+    else:
+        unit = "GB"
+    return f"{size_bytes:.0f} {unit}" if unit == "byte" else f"{size_bytes:.1f} {unit}"
+
+
+def _transfer_text(done: str, transfer: Transfer) -> str:
+    return (f"{transfer.name} {done}: {size_text(transfer.size_bytes)} dalam {transfer.total_s:.2f} detik, "
+            f"{size_text(transfer.size_bytes / transfer.total_s)}/detik, CRC-32 {transfer.crc32:08x}")
+
+
+def _list(server: Server, options: argparse.Namespace) -> None:
+    names = remote_list(server)
+    for name in names:
+        print(name)
+    if not names:
+        print("(belum ada file di server)", file=sys.stderr)
+
+
+def _get(server: Server, options: argparse.Namespace) -> None:
+    path = options.output or Path(options.name)
+    if path.is_dir():
+        path = path / options.name
+    print(_transfer_text(f"diunduh ke {path}", download(server, options.name, path, options.raw)))
+
+
+def _upload(server: Server, options: argparse.Namespace) -> None:
+    print(_transfer_text("diunggah", upload(server, options.path, options.name, options.raw)))
+
+
+def _delete(server: Server, options: argparse.Namespace) -> None:
+    print(remote_delete(server, options.name))
+
+
+def _stats(server: Server, options: argparse.Namespace) -> None:
+    print(json.dumps(remote_stats(server), indent=2))
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Add the commands that a person can give, on the command line as in the shell."""
+    commands = parser.add_subparsers(title="perintah", metavar="PERINTAH")
+    for run, text in ((_list, "tampilkan nama file di server"), (_get, "unduh sebuah file"),
+                      (_upload, "unggah sebuah file"), (_delete, "hapus sebuah file di server"),
+                      (_stats, "tampilkan hitungan server")):
+        command = commands.add_parser(run.__name__.strip("_"), help=text, description=text)
+        command.set_defaults(run=run)
+        if run in (_get, _delete):
+            command.add_argument("name", metavar="NAMA", help="nama file di server")
+        if run is _get:
+            command.add_argument("-o", "--output", type=Path, metavar="PATH", help="simpan di sini")
+        if run is _upload:
+            command.add_argument("path", type=Path, metavar="PATH", help="file yang diunggah")
+            command.add_argument("--as", dest="name", metavar="NAMA", help="nama di server")
+        if run in (_get, _upload):
+            command.add_argument("--raw", action="store_true", help="tanpa base64: lebih cepat")
+
+
+def run_command(server: Server, options: argparse.Namespace) -> int:
+    """Run a parsed command; return 0, or 1 after saying in one line why not."""
+    try:
+        options.run(server, options)
+    except RemoteError as error:
+        print(f"gagal ({error.cause}): {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"gagal: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
+class Shell(cmd.Cmd):
+    """The interactive client."""
+
+    prompt = "file> "
+    doc_header = "Perintah (help PERINTAH untuk rinciannya; nama berspasi diberi tanda kutip):"
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self._server = server
+        self._parser = CommandLine(prog="", add_help=False)
+        add_commands(self._parser)
+
+    def _run(self, line: str) -> None:
+        try:
+            options = self._parser.parse_args(shlex.split(line))
+        except ValueError:
+            print("gagal: tanda kutip tidak berpasangan", file=sys.stderr)
+        except SystemExit:
+            pass  # the parser has said what was wrong
+        else:
+            run_command(self._server, options)
+
+    def do_list(self, line: str) -> None:
+        """list: tampilkan nama file di server"""
+        self._run(f"list {line}")
+
+    def do_get(self, line: str) -> None:
+        """get NAMA [-o PATH] [--raw]: unduh sebuah file"""
+        self._run(f"get {line}")
+
+    def do_upload(self, line: str) -> None:
+        """upload PATH [--as NAMA] [--raw]: unggah sebuah file"""
+        self._run(f"upload {line}")
+
+    def do_delete(self, line: str) -> None:
+        """delete NAMA: hapus sebuah file di server"""
+        self._run(f"delete {line}")
+
+    def do_stats(self, line: str) -> None:
+        """stats: tampilkan hitungan server"""
+        self._run(f"stats {line}")
+
+    def do_quit(self, line: str) -> bool:
+        """quit: keluar (juga Ctrl-D)"""
+        return True
+
+    def do_EOF(self, line: str) -> bool:  # noqa: N802 (the name is cmd's)
+        print()
+        return True
+
+    def get_names(self) -> list[str]:
+        return [name for name in super().get_names() if name != "do_EOF"]  # no command to type
+
+    def emptyline(self) -> bool:
+        return False  # and not the last command again
+
+    def default(self, line: str) -> None:
+        print(f"perintah tidak dikenal: {line.split()[0]} (ketik help)", file=sys.stderr)
+
+    def complete_get(self, text: str, line: str, begin: int, end: int) -> list[str]:
+        """Complete the name of a file on the server."""
+        try:
+            return [shlex.quote(name) for name in remote_list(self._server) if name.startswith(text)]
+        except RemoteError:
+            return []
+
+    complete_delete = complete_get
+
+    def complete_upload(self, text: str, line: str, begin: int, end: int) -> list[str]:
+        """Complete the path of a file here."""
+        return [path + "/" * os.path.isdir(path) for path in glob.glob(glob.escape(text) + "*")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command, or the shell if none is given; return the exit code: 0, 1 failed, 2 wrong usage."""
+    parser = CommandLine(description="Client untuk server file; tanpa PERINTAH: mode interaktif.")
+    parser.add_address(DEFAULT_PORT)
+    parser.add_argument("--timeout", type=seconds, default=Server.timeout_s, metavar="DETIK",
+                        help="batas waktu satu permintaan (bawaan: %(default)g)")
+    add_commands(parser)
+    options = parser.parse_args(argv)
+    server = Server(options.host, options.port, options.timeout)
+    try:
+        if hasattr(options, "run"):
+            return run_command(server, options)
+        if readline:
+            readline.set_completer_delims(" \t\n")
+        Shell(server).cmdloop(f"Client server file {server.host}:{server.port}; ketik help untuk bantuan.")
+        return 0
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

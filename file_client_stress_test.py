@@ -1,0 +1,444 @@
+"""The stress client: one row of the table, measured against any running server.
+
+A row is N clients at once, each in its own worker of a thread or process pool, each on its own connection.
+What is not to be measured comes first: the test file, its copy on the server, the pool at full size. Then all
+clients wait for one moment, announced on the wall clock (the only clock that several hosts share) and say how
+late they began. Durations come from time.perf_counter().
+
+A client succeeds when the whole file went over, with the right size and CRC-32, and the reply said OK. The
+server's columns come from the server's own counts, asked for before and after.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import secrets
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from file_client_cli import (
+    RemoteError, Server, remote_delete, remote_get, remote_list, remote_stats, remote_upload, size_text,
+)
+from file_protocol import DEFAULT_PORT, CommandLine, default_start_method, one_of, peak_rss_bytes, seconds, whole_number
+
+MB = 1024 * 1024  # as the course counts it
+OPERATIONS = ("download", "upload", "list")
+ENCODINGS = ("base64", "raw")
+LEAD_S = 0.1  # from handing out the jobs to the common start
+SETTLE_S = 5.0  # for a server to notice that failed clients are gone
+
+COLUMNS = (
+    "nomor", "model_server", "model_client", "operasi", "volume_mb", "client_worker_pool", "server_worker_pool",
+    "waktu_total_per_client_s", "throughput_per_client_byte_per_s", "client_sukses", "client_gagal",
+    "server_sukses", "server_gagal", "server_menganggur", "permintaan_sukses", "permintaan_gagal",
+    "waktu_dinding_s", "throughput_total_byte_per_s", "galat",
+    "ulangan", "koneksi_rata_s", "antre_rata_s", "transfer_rata_s", "total_min_s", "total_p50_s", "total_p95_s",
+    "total_maks_s", "selisih_mulai_maks_s", "cpu_server_s", "cpu_client_s", "memori_server_byte",
+    "memori_client_byte", "catatan", "encoding",
+)
+
+
+# ---- the pools of clients: from a name to an executor
+
+
+def thread_pool(max_workers: int) -> Executor:
+    """Return a pool of threads, none of which does anything before all are there."""
+    return ThreadPoolExecutor(max_workers, initializer=threading.Barrier(max_workers).wait)
+
+
+def process_pool(max_workers: int) -> Executor:
+    """Return a pool of processes, none of which does anything before all are there."""
+    context = multiprocessing.get_context(default_start_method())
+    return ProcessPoolExecutor(max_workers, context, initializer=context.Barrier(max_workers).wait)
+
+
+EXECUTORS = {"thread": thread_pool, "process": process_pool}
+
+
+# ---- one client: what travels to a worker, and back
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one client has to do; plain data."""
+
+    client: int
+    server: Server
+    operation: str
+    name: str  # of the file on the server
+    volume_bytes: int
+    crc32: int
+    path: str  # the test file, on the host that made it
+    seed: str  # to make it anywhere else
+    raw: bool
+    start_at: float  # time.time()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one client did; plain data. Times in seconds."""
+
+    client: int
+    cause: str  # "" for success, else RemoteError.cause, or "client" where the client itself broke
+    message: str
+    file_bytes: int
+    crc32: str
+    late_s: float  # from the common start to this client's own
+    connect_s: float | None
+    wait_s: float | None
+    total_s: float
+    process: str  # host and pid
+    cpu_from_s: float  # time.process_time() of that process before and after
+    cpu_to_s: float
+    peak_rss_bytes: int | None
+
+
+def test_blocks(seed: str, volume_bytes: int) -> Iterator[bytes]:
+    """Yield `volume_bytes` of random bytes, the same for the same seed, no block like another."""
+    for index in range(-(-volume_bytes // MB)):
+        yield hashlib.shake_128(f"{seed}/{index}".encode()).digest(min(MB, volume_bytes - index * MB))
+
+
+@contextmanager
+def _test_file(job: Job) -> Iterator[BinaryIO | None]:
+    """Open the test file if this client sends it; on a host that has none, make it."""
+    if job.operation != "upload":
+        yield None
+    elif os.path.exists(job.path):
+        with open(job.path, "rb", buffering=0) as file:
+            yield file
+    else:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            for block in test_blocks(job.seed, job.volume_bytes):
+                file.write(block)
+            file.seek(0)
+            yield file
+
+
+def run_client(job: Job) -> Outcome:
+    """Be one client, in a worker: get ready, wait for the common start, do it, tell what happened."""
+    with _test_file(job) as file:
+        time.sleep(max(0.0, job.start_at - time.time()))
+        late_s = time.time() - job.start_at
+        cpu_from_s = time.process_time()
+        begun_at = time.perf_counter()
+        cause = message = ""
+        transfer = None
+        try:
+            if job.operation == "list":
+                remote_list(job.server)
+            elif file is None:
+                transfer = remote_get(job.server, job.name, lambda piece: None, job.raw)
+            else:
+                transfer = remote_upload(job.server, file, job.name, job.raw, job.crc32)
+            if transfer and (transfer.size_bytes, transfer.crc32) != (job.volume_bytes, job.crc32):
+                raise RemoteError("integritas", f"bukan file yang diuji: {transfer.size_bytes} byte, "
+                                  f"CRC-32 {transfer.crc32:08x} dan bukan {job.crc32:08x}")
+        except RemoteError as error:
+            cause, message = error.cause, str(error)
+        total_s = time.perf_counter() - begun_at
+    return Outcome(
+        job.client, cause, message, transfer.size_bytes if transfer else 0,
+        f"{transfer.crc32:08x}" if transfer else "", late_s, transfer.connect_s if transfer else None,
+        transfer.wait_s if transfer else None, transfer.total_s if transfer else total_s,
+        f"{socket.gethostname()}/{os.getpid()}", cpu_from_s, time.process_time(), peak_rss_bytes([os.getpid()]),
+    )
+
+
+# ---- a row
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is to be measured."""
+
+    server: Server
+    operation: str
+    volume_mb: int
+    clients: int
+    pool: str
+    encoding: str = "base64"
+
+    @property
+    def volume_bytes(self) -> int:
+        """What each client moves."""
+        return 0 if self.operation == "list" else self.volume_mb * MB
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of it: the outcome of each client, and what STATS said before and after (None: nothing)."""
+
+    row: Row
+    outcomes: list[Outcome]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+def measure(row: Row) -> Measured:
+    """Run one row. Raises RemoteError if the server cannot be prepared for it, OSError if this host cannot."""
+    token = secrets.token_hex(4)
+    raw = row.encoding == "raw"
+    names = [f"uji-{token}-{client}.bin" for client in range(row.clients)]
+    if row.operation == "download":
+        names = [f"uji-{token}.bin"] * row.clients
+    with tempfile.TemporaryDirectory(prefix="uji-") as folder, EXECUTORS[row.pool](row.clients) as executor:
+        for ready in [executor.submit(os.getpid) for _ in range(row.clients)]:
+            ready.result()  # the pool is at full size
+        path = Path(folder, "uji.bin")
+        crc32 = 0
+        with open(path, "wb") as file:
+            for block in test_blocks(token, row.volume_bytes):
+                crc32 = zlib.crc32(block, crc32)
+                file.write(block)
+        if row.operation == "download":
+            with open(path, "rb", buffering=0) as source:
+                remote_upload(row.server, source, names[0], raw=True, crc32=crc32)
+        try:
+            before = _stats(row.server)
+            start_at = time.time() + LEAD_S
+            futures = [
+                executor.submit(run_client, Job(client, row.server, row.operation, name, row.volume_bytes, crc32,
+                                                str(path), token, raw, start_at))
+                for client, name in enumerate(names)
+            ]
+            outcomes = [_outcome(client, future) for client, future in enumerate(futures)]
+            after = _stats_after(row.server, failed=any(outcome.cause for outcome in outcomes))
+        finally:
+            if row.operation != "list":
+                for name in dict.fromkeys(names):
+                    with suppress(RemoteError):  # a failed upload left nothing to delete
+                        remote_delete(row.server, name)
+    return Measured(row, outcomes, before, after)
+
+
+def _outcome(client: int, future: Future[Outcome]) -> Outcome:
+    """Return what a client sent back; if its worker died or has a bug, that is a failure too, and a loud one."""
+    try:
+        return future.result()
+    except Exception as error:
+        if not isinstance(error, BrokenExecutor):
+            traceback.print_exc()
+        return Outcome(client, "client", f"{type(error).__name__}: {error}", 0, "", 0.0, None, None, 0.0, "", 0.0,
+                       0.0, None)
+
+
+def _stats(server: Server) -> dict[str, Any] | None:
+    """Return the server's counts, or None if it does not keep any, as the course's server does not."""
+    try:
+        return remote_stats(server)
+    except RemoteError as error:
+        if error.cause in ("server", "protokol"):
+            return None
+        raise
+
+
+def _stats_after(server: Server, failed: bool) -> dict[str, Any] | None:
+    """Return the server's counts after a row, or None if it cannot tell any more.
+
+    What succeeded is in them already. Of a client that gave up, the server may not have noticed yet.
+    """
+    give_up_at = time.monotonic() + SETTLE_S
+    patient = replace(server, timeout_s=min(server.timeout_s, 2 * SETTLE_S))
+    try:
+        while (stats := _stats(patient)) and failed and time.monotonic() < give_up_at:
+            if stats["active"] + stats["waiting"] <= 1:  # the one is this question
+                break
+            time.sleep(0.05)  # another process on perhaps another host: there is nothing to wait on
+        return stats
+    except RemoteError:
+        return None
+
+
+# ---- the arithmetic
+
+
+def summarise(measured: Measured) -> dict[str, Any]:
+    """Return the row of the table, by column; None is a blank. `nomor` and `ulangan` are the caller's."""
+    row, outcomes = measured.row, measured.outcomes
+    before, after = measured.before, measured.after
+    good = [outcome for outcome in outcomes if not outcome.cause]
+    totals_s = [outcome.total_s for outcome in good]
+    file_bytes = sum(outcome.file_bytes for outcome in good)
+    wall_s = max(max(outcome.late_s, 0.0) + outcome.total_s for outcome in outcomes)
+    waits_s = [outcome.wait_s for outcome in good if outcome.wait_s is not None]
+    connects_s = [outcome.connect_s for outcome in good if outcome.connect_s is not None]
+    causes = Counter(outcome.cause for outcome in outcomes if outcome.cause)
+    client_cpu_s, client_memory_bytes = _client_cost(outcomes)
+    late_s = max(outcome.late_s for outcome in outcomes)
+    workers = _worker_outcomes(before, after)
+    delta = {key: after[key] - before[key] for key in ("succeeded", "failed", "cpu_s")} if before and after else {}
+    antre_s = _mean(waits_s) if len(waits_s) == len(good) else None
+    koneksi_s = _mean(connects_s)
+    result = {
+        "nomor": None,
+        "model_server": after and after["mode"],
+        "model_client": row.pool,
+        "operasi": row.operation,
+        "volume_mb": row.volume_bytes // MB,
+        "client_worker_pool": row.clients,
+        "server_worker_pool": after and after["workers"],
+        "waktu_total_per_client_s": _mean(totals_s),
+        "throughput_per_client_byte_per_s": round(file_bytes / sum(totals_s), 1) if good and file_bytes else None,
+        "client_sukses": len(good),
+        "client_gagal": len(outcomes) - len(good),
+        "server_sukses": workers["sukses"],
+        "server_gagal": workers["gagal"],
+        "server_menganggur": workers["menganggur"],
+        "permintaan_sukses": delta.get("succeeded"),
+        "permintaan_gagal": delta.get("failed"),
+        "waktu_dinding_s": round(wall_s, 6),
+        "throughput_total_byte_per_s": round(file_bytes / wall_s, 1) if good and file_bytes else None,
+        "galat": " ".join(f"{cause}:{count}" for cause, count in sorted(causes.items())),
+        "ulangan": None,
+        "koneksi_rata_s": koneksi_s,
+        "antre_rata_s": antre_s,
+        "transfer_rata_s": None,
+        "total_min_s": None, "total_p50_s": None, "total_p95_s": None, "total_maks_s": None,
+        "selisih_mulai_maks_s": round(late_s, 6),
+        "cpu_server_s": round(delta["cpu_s"], 3) if delta else None,
+        "cpu_client_s": round(client_cpu_s, 3),
+        "memori_server_byte": after and after["peak_rss_bytes"],
+        "memori_client_byte": client_memory_bytes,
+        "catatan": "; ".join(_remarks(row, wall_s, client_cpu_s, late_s)),
+        "encoding": row.encoding,
+    }
+    if totals_s:
+        ordered = sorted(totals_s)
+        centiles = statistics.quantiles(ordered, n=100, method="inclusive") if len(ordered) > 1 else ordered * 99
+        result |= {"total_min_s": round(ordered[0], 6), "total_p50_s": round(centiles[49], 6),
+                   "total_p95_s": round(centiles[94], 6), "total_maks_s": round(ordered[-1], 6)}
+        if antre_s is not None and koneksi_s is not None:
+            result["transfer_rata_s"] = round(statistics.fmean(totals_s) - antre_s - koneksi_s, 6)
+    return result
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(statistics.fmean(values), 6) if values else None
+
+
+def _worker_outcomes(before: dict[str, Any] | None, after: dict[str, Any] | None) -> dict[str, int | None]:
+    """Count the server's workers: all it served succeeded, some failed or it died, it served none."""
+    if before is None or after is None:
+        return dict.fromkeys(("sukses", "gagal", "menganggur"))
+    counts = Counter({"sukses": 0, "gagal": 0, "menganggur": 0})
+    nothing = {"succeeded": 0, "failed": 0, "died": 0}
+    for now, then in itertools.zip_longest(after["per_worker"], before["per_worker"], fillvalue=nothing):
+        if now["failed"] > then["failed"] or now["died"] > then["died"]:
+            counts["gagal"] += 1
+        elif now["succeeded"] > then["succeeded"]:
+            counts["sukses"] += 1
+        else:
+            counts["menganggur"] += 1
+    return dict(counts)
+
+
+def _client_cost(outcomes: list[Outcome]) -> tuple[float, int | None]:
+    """Return the CPU seconds and the peak memory of the clients' processes, each process counted once."""
+    processes: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        processes.setdefault(outcome.process, []).append(outcome)
+    cpu_s = sum(max(one.cpu_to_s for one in group) - min(one.cpu_from_s for one in group)
+                for group in processes.values())
+    peaks = [max(one.peak_rss_bytes or 0 for one in group) for group in processes.values()]
+    return cpu_s, sum(peaks) or None
+
+
+def _remarks(row: Row, wall_s: float, client_cpu_s: float, late_s: float) -> Iterator[str]:
+    cores = 1 if row.pool == "thread" else min(row.clients, os.cpu_count() or 1)
+    if client_cpu_s > 0.9 * cores * wall_s:
+        yield "CPU client menjadi batas"
+    if late_s > max(0.05, 0.1 * wall_s):
+        yield "mulai tidak serempak"
+
+
+# ---- the CSV and the command line
+
+
+def append_csv(path: Path, row: dict[str, Any]) -> None:
+    """Append a row to a CSV file, with the heads first if it is new; it is on its way to the disk on return."""
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def row_text(row: dict[str, Any]) -> str:
+    """Return the result of a row in one line, for people."""
+    time_s = row["waktu_total_per_client_s"]
+    rate = row["throughput_per_client_byte_per_s"]
+    text = "" if time_s is None else f"{time_s:.3f} detik/client"
+    text += "" if rate is None else f", {size_text(rate)}/detik/client"
+    server = "?" if row["server_sukses"] is None else (
+        f"{row['server_sukses']} sukses {row['server_gagal']} gagal {row['server_menganggur']} menganggur")
+    failed = f" ({row['galat']})" if row["galat"] else ""
+    return (f"{text or 'tidak ada yang berhasil'} | client {row['client_sukses']} sukses {row['client_gagal']} gagal"
+            f"{failed} | server {server}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure one row; return the exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 3 no server."""
+    parser = CommandLine(description="Stress test: satu baris tabel terhadap server yang sedang berjalan.")
+    parser.add_address(DEFAULT_PORT)
+    parser.add_argument("--operation", required=True, type=one_of(OPERATIONS), help=" | ".join(OPERATIONS))
+    parser.add_argument("--volume", default=10, type=whole_number(1, 100_000), metavar="MB",
+                        help="ukuran file, 1 MB = 1.048.576 byte (bawaan: %(default)s)")
+    parser.add_argument("--clients", default=1, type=whole_number(1, 10_000), metavar="N",
+                        help="jumlah client worker (bawaan: %(default)s)")
+    parser.add_argument("--pool", default="thread", type=one_of(EXECUTORS), help=" | ".join(EXECUTORS))
+    parser.add_argument("--encoding", default="base64", type=one_of(ENCODINGS), help=" | ".join(ENCODINGS))
+    parser.add_argument("--timeout", default=Server.timeout_s, type=seconds, metavar="DETIK",
+                        help="batas waktu satu client (bawaan: %(default)g)")
+    parser.add_argument("--output", type=Path, metavar="CSV", help="tambahkan baris ke file ini")
+    parser.add_argument("--json", action="store_true", help="tulis data mentah ke stdout, satu objek JSON per baris")
+    options = parser.parse_args(argv)
+    row = Row(Server(options.host, options.port, options.timeout), options.operation, options.volume,
+              options.clients, options.pool, options.encoding)
+    try:
+        measured = measure(row)
+    except RemoteError as error:
+        print(f"galat ({error.cause}): {error}", file=sys.stderr)
+        return 3
+    except OSError as error:
+        print(f"galat: {error.filename or ''} {error.strerror or error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 130
+    result = summarise(measured)
+    if options.json:
+        print(json.dumps(asdict(measured) | {"result": result}))
+    else:
+        print(row_text(result))
+    for message, count in Counter(outcome.message for outcome in measured.outcomes if outcome.cause).items():
+        print(f"{count} client gagal: {message}", file=sys.stderr)
+    if options.output:
+        append_csv(options.output, result)
+    return 1 if result["client_gagal"] or result["server_gagal"] else 0
+
+
+if __name__ == "__main__":
+    # The functions sent to a worker must be this module's under its name, not __main__'s.
+    import file_client_stress_test
+
+    sys.exit(file_client_stress_test.main())

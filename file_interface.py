@@ -1,0 +1,195 @@
+"""The served folder: which names are valid, listing, reading, atomic writing, deleting.
+
+Everything here is about files. Nothing here knows of JSON, sockets, threads or the current directory.
+
+Three rules hold for every operation:
+
+* A name is one plain file name. It never leads out of the folder, whatever the client sends.
+* Only regular files exist. Links, folders, pipes and devices are neither listed nor followed.
+* A file appears under its name whole or not at all: it is written under a hidden temporary name
+  and moved into place by ``os.replace``.
+"""
+
+from __future__ import annotations
+
+import ntpath
+import os
+import secrets
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows: there an open file cannot be deleted, which protects it as well
+    fcntl = None  # type: ignore[assignment]
+
+NAME_LIMIT_BYTES = 255  # what ext4, APFS and NTFS can store
+TEMPORARY_PREFIX = ".unggah-"  # starts with a dot, so no client can name or see it
+
+# Never follow a link put in place of the file, never wait for the writer of a FIFO.
+_OPEN_FLAGS = os.O_RDONLY
+for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+    _OPEN_FLAGS |= getattr(os, _flag, 0)
+
+
+class FileError(Exception):
+    """An expected refusal; the text is for the client, in Indonesian."""
+
+
+def check_name(name: str) -> None:
+    """Raise FileError unless `name` is a plain file name that any system can hold."""
+    try:
+        length_bytes = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise FileError("nama file bukan UTF-8 yang sah") from None
+    if not name:
+        raise FileError("nama file kosong")
+    if length_bytes > NAME_LIMIT_BYTES:
+        raise FileError(f"nama file terlalu panjang (paling banyak {NAME_LIMIT_BYTES} byte)")
+    if "/" in name or "\\" in name or ntpath.splitdrive(name)[0] or (os.name == "nt" and ":" in name):
+        raise FileError("nama file tidak boleh memuat path")
+    if name.startswith("."):
+        raise FileError("nama file tidak boleh diawali titik")
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in name):
+        raise FileError("nama file tidak boleh memuat karakter kontrol")
+
+
+def is_valid_name(name: str) -> bool:
+    """Tell whether check_name() accepts `name`."""
+    try:
+        check_name(name)
+    except FileError:
+        return False
+    return True
+
+
+class FileInterface:
+    """The files of one folder, by name."""
+
+    def __init__(self, directory: Path) -> None:
+        """Serve `directory`, which must exist; raises NotADirectoryError otherwise."""
+        self.directory = directory.resolve()
+        if not self.directory.is_dir():
+            raise NotADirectoryError(str(directory))
+
+    def names(self) -> list[str]:
+        """Return the names of the regular files, sorted."""
+        return sorted(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of each regular file, by name."""
+        found = {}
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                try:
+                    if is_valid_name(entry.name) and entry.is_file(follow_symlinks=False):
+                        found[entry.name] = entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:
+                    pass  # deleted while we looked: then it is not there
+        return found
+
+    def open(self, name: str) -> tuple[BinaryIO, int]:
+        """Open a file for reading; return it, unbuffered, and its size in bytes.
+
+        Whoever holds the open file keeps seeing this version, even if the name is replaced or deleted.
+        Raises FileError if there is no such regular file, OSError if the disk fails.
+        """
+        path = self._existing(name)
+        try:
+            descriptor = os.open(path, _OPEN_FLAGS)
+        except FileNotFoundError:
+            raise _missing(name) from None
+        except OSError as error:
+            if os.path.isfile(path) and not os.path.islink(path):
+                raise  # a real file that cannot be opened: permissions, descriptors, the disk
+            raise _missing(name) from error  # a link, FIFO or socket was put in its place
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise _missing(name)
+        return os.fdopen(descriptor, "rb", buffering=0), status.st_size
+
+    def create(self, name: str) -> NewFile:
+        """Begin to write a file: a context manager with write() and commit().
+
+        Raises FileError if the name is invalid or taken by something that is not a regular file.
+        """
+        check_name(name)
+        path = self.directory / name
+        if os.path.lexists(path) and not _is_regular(path):
+            raise FileError(f"{name} bukan file biasa")
+        return NewFile(path)
+
+    def delete(self, name: str) -> None:
+        """Delete a file; raises FileError if there is no such regular file."""
+        try:
+            os.unlink(self._existing(name))
+        except FileNotFoundError:
+            raise _missing(name) from None
+
+    def remove_debris(self) -> int:
+        """Delete what killed writers left behind, never what a living one still writes; return how many."""
+        removed = 0
+        for path in self.directory.glob(TEMPORARY_PREFIX + "*"):
+            try:
+                with open(path, "rb") as file:
+                    if fcntl:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        path.unlink()
+                if not fcntl:
+                    path.unlink()
+                removed += 1
+            except OSError:
+                pass  # still being written, or gone already
+        return removed
+
+    def _existing(self, name: str) -> Path:
+        check_name(name)
+        path = self.directory / name
+        if not _is_regular(path):
+            raise _missing(name)
+        return path
+
+
+class NewFile:
+    """A file in the making; it gets its name by commit() and vanishes without."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(8))
+        self._file = open(self._temporary, "xb")
+        if fcntl:
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # says "alive" to remove_debris(), until we close or die
+        self.write = self._file.write
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def commit(self) -> None:
+        """Give the file its name, in one step, over whatever had it before. Raises OSError."""
+        self._file.flush()
+        if os.name == "nt":
+            self._file.close()  # Windows moves no open file
+        os.replace(self._temporary, self._path)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        try:
+            self._file.close()
+        except OSError:
+            pass  # a full disk says so again when the rest of the buffer is flushed
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _missing(name: str) -> FileError:
+    return FileError(f"file tidak ditemukan: {name}")
