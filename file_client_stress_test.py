@@ -37,7 +37,7 @@ from typing import Any, BinaryIO
 from file_client_cli import (
     RemoteError, Server, remote_delete, remote_get, remote_list, remote_stats, remote_upload, size_text,
 )
-from file_protocol import DEFAULT_PORT, CommandLine, default_start_method, one_of, peak_rss_bytes, seconds, whole_number
+from file_protocol import DEFAULT_PORT, CommandLine, default_start_method, depend_on_parent, one_of, peak_rss_bytes, seconds, whole_number
 
 MB = 1024 * 1024  # as the course counts it
 OPERATIONS = ("download", "upload", "list")
@@ -67,7 +67,12 @@ def thread_pool(max_workers: int) -> Executor:
 def process_pool(max_workers: int) -> Executor:
     """Return a pool of processes, none of which does anything before all are there."""
     context = multiprocessing.get_context(default_start_method())
-    return ProcessPoolExecutor(max_workers, context, initializer=context.Barrier(max_workers).wait)
+    return ProcessPoolExecutor(max_workers, context, _enter_process, (context.Barrier(max_workers),))
+
+
+def _enter_process(barrier: Any) -> None:
+    depend_on_parent()
+    barrier.wait()
 
 
 EXECUTORS = {"thread": thread_pool, "process": process_pool}
@@ -196,37 +201,45 @@ class Measured:
 def measure(row: Row) -> Measured:
     """Run one row. Raises RemoteError if the server cannot be prepared for it, OSError if this host cannot."""
     token = secrets.token_hex(4)
-    raw = row.encoding == "raw"
     names = [f"uji-{token}-{client}.bin" for client in range(row.clients)]
     if row.operation == "download":
         names = [f"uji-{token}.bin"] * row.clients
-    with tempfile.TemporaryDirectory(prefix="uji-") as folder, EXECUTORS[row.pool](row.clients) as executor:
+    executor = EXECUTORS[row.pool](row.clients)
+    try:
         for ready in [executor.submit(os.getpid) for _ in range(row.clients)]:
             ready.result()  # the pool is at full size
-        path = Path(folder, "uji.bin")
-        crc32 = 0
-        with open(path, "wb") as file:
-            for block in test_blocks(token, row.volume_bytes):
-                crc32 = zlib.crc32(block, crc32)
-                file.write(block)
-        if row.operation == "download":
-            with open(path, "rb", buffering=0) as source:
-                remote_upload(row.server, source, names[0], raw=True, crc32=crc32)
-        try:
-            before = _stats(row.server)
-            start_at = time.time() + LEAD_S
-            futures = [
-                executor.submit(run_client, Job(client, row.server, row.operation, name, row.volume_bytes, crc32,
-                                                str(path), token, raw, start_at))
-                for client, name in enumerate(names)
-            ]
-            outcomes = [_outcome(client, future) for client, future in enumerate(futures)]
-            after = _stats_after(row.server, failed=any(outcome.cause for outcome in outcomes))
-        finally:
-            if row.operation != "list":
-                for name in dict.fromkeys(names):
-                    with suppress(RemoteError):  # a failed upload left nothing to delete
-                        remote_delete(row.server, name)
+        with tempfile.TemporaryDirectory(prefix="uji-") as folder:
+            return _measure(row, executor, Path(folder, "uji.bin"), token, names)
+    except KeyboardInterrupt:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        executor.shutdown(wait=sys.exc_info()[0] is not KeyboardInterrupt)
+
+
+def _measure(row: Row, executor: Executor, path: Path, token: str, names: list[str]) -> Measured:
+    crc32 = 0
+    with open(path, "wb") as file:
+        for block in test_blocks(token, row.volume_bytes):
+            crc32 = zlib.crc32(block, crc32)
+            file.write(block)
+    if row.operation == "download":
+        with open(path, "rb", buffering=0) as source:
+            remote_upload(row.server, source, names[0], raw=True, crc32=crc32)
+    try:
+        before = _stats(row.server)
+        start_at = time.time() + LEAD_S
+        futures = [
+            executor.submit(run_client, Job(client, row.server, row.operation, name, row.volume_bytes, crc32,
+                                            str(path), token, row.encoding == "raw", start_at))
+            for client, name in enumerate(names)
+        ]
+        outcomes = [_outcome(client, future) for client, future in enumerate(futures)]
+        after = _stats_after(row.server, failed=any(outcome.cause for outcome in outcomes))
+    finally:
+        for name in dict.fromkeys(names) if row.operation != "list" else ():
+            with suppress(RemoteError):  # a failed upload left nothing to delete
+                remote_delete(row.server, name)
     return Measured(row, outcomes, before, after)
 
 
@@ -424,7 +437,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"galat: {error.filename or ''} {error.strerror or error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        return 130
+        os._exit(130)  # what the clients are in the middle of is not waited for
     result = summarise(measured)
     if options.json:
         print(json.dumps(asdict(measured) | {"result": result}))

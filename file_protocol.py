@@ -22,10 +22,13 @@ import argparse
 import binascii
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import shlex
+import signal
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -668,6 +671,20 @@ def read_reply(wire: Wire, write: Callable[[bytes], object] | None = None) -> Re
 def default_start_method() -> str:
     """Return how worker processes are started: never by a plain fork, which is unsafe once threads are about."""
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+def depend_on_parent() -> None:
+    """Make this worker process leave Ctrl-C to its parent, and end at once when the parent is gone: killed,
+    a parent cannot stop its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only for worker processes"
+
+    def watch(sentinel: int) -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def peak_rss_bytes(pids: Iterable[int]) -> int | None:

@@ -32,7 +32,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import resource_sharer
-from multiprocessing.connection import wait as wait_for_sentinel
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
@@ -40,7 +39,7 @@ from typing import Any, NamedTuple
 from file_interface import FileInterface
 from file_protocol import (
     DEFAULT_HOST, DEFAULT_PORT, CommandLine, FileProtocol, ProtocolError, Request, RequestReader, Wire,
-    default_start_method, error_reply, one_of, peak_rss_bytes, seconds, whole_number,
+    default_start_method, depend_on_parent, error_reply, one_of, peak_rss_bytes, seconds, whole_number,
 )
 
 log = logging.getLogger("server")
@@ -266,22 +265,13 @@ def _prepare_worker(settings: Settings, table: WorkerTable, barrier: Any) -> Non
     _this_worker.barrier = barrier
     if table.mode == "process":
         configure_logging()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides
-        threading.Thread(target=_leave_with_parent, daemon=True).start()
+        depend_on_parent()
 
 
 def _enter_pool(index: int) -> None:
     """Take place number `index`; no worker is let go before all are here, so each takes exactly one."""
     _this_worker.worker = _this_worker.make(index)
     _this_worker.barrier.wait(START_TIMEOUT_S)
-
-
-def _leave_with_parent() -> None:
-    """End this process when the server's is gone: killed, it cannot tell its workers to stop."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for_sentinel([parent.sentinel])
-    os._exit(1)
 
 
 def serve_connection(connection: socket.socket, number: int, accepted_at: float) -> bool:
