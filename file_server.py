@@ -184,6 +184,7 @@ class Worker:
         self.table = table
         self.slot = table.slots[index]
         self.slot.pid = os.getpid()
+        self.slot.cpu_us = int(time.process_time() * 1e6)  # what starting has cost is no request's
         self.protocol = FileProtocol(FileInterface(settings.directory), table.stats, self._moved)
 
     def _moved(self, count: int) -> None:
