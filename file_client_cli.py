@@ -246,13 +246,13 @@ def upload(server: Server, path: Path, name: str | None = None, raw: bool = Fals
 
 def size_text(size_bytes: float) -> str:
     """Return a size for people: 1.5 MB, where 1 MB is 1,048,576 bytes as everywhere in this project."""
-    for unit in ("byte", "KB", "MB"):
-        if size_bytes < 1024:
-            break
+    if size_bytes < 1024:
+        return f"{size_bytes:.0f} byte"
+    for unit in ("KB", "MB"):
         size_bytes /= 1024
-    else:
-        unit = "GB"
-    return f"{size_bytes:.0f} {unit}" if unit == "byte" else f"{size_bytes:.1f} {unit}"
+        if size_bytes < 1024:
+            return f"{size_bytes:.1f} {unit}"
+    return f"{size_bytes / 1024:.1f} GB"
 
 
 def _transfer_text(done: str, transfer: Transfer) -> str:

@@ -37,7 +37,10 @@ from typing import Any, BinaryIO
 from file_client_cli import (
     RemoteError, Server, remote_delete, remote_get, remote_list, remote_stats, remote_upload, size_text,
 )
-from file_protocol import DEFAULT_PORT, CommandLine, default_start_method, depend_on_parent, one_of, peak_rss_bytes, seconds, whole_number
+from file_protocol import (
+    DEFAULT_PORT, SWITCH_INTERVAL_S, CommandLine, default_start_method, depend_on_parent, one_of, peak_rss_bytes,
+    seconds, whole_number,
+)
 
 MB = 1024 * 1024  # as the course counts it
 OPERATIONS = ("download", "upload", "list")
@@ -426,6 +429,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="CSV", help="tambahkan baris ke file ini")
     parser.add_argument("--json", action="store_true", help="tulis data mentah ke stdout, satu objek JSON per baris")
     options = parser.parse_args(argv)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     row = Row(Server(options.host, options.port, options.timeout), options.operation, options.volume,
               options.clients, options.pool, options.encoding)
     try:

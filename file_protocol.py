@@ -50,6 +50,8 @@ UNKNOWN_REQUEST = "request tidak dikenali"
 # which malloc maps fresh memory for every object. A large receive buffer makes a thread give up the GIL less often.
 FILE_PIECE_BYTES = 60 * 1024  # 3 divides it: no padding inside a body
 BUFFER_BYTES = 512 * 1024
+SWITCH_INTERVAL_S = 0.1  # for sys.setswitchinterval(): 50 threads that wait for the GIL wake up this often, in vain,
+# because whoever holds it lets go by itself at its next read or write, a millisecond from now
 SENDFILE_PIECE_BYTES = 8 * 1024 * 1024  # between two looks at the clock
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

@@ -38,8 +38,8 @@ from typing import Any, NamedTuple
 
 from file_interface import FileInterface
 from file_protocol import (
-    DEFAULT_HOST, DEFAULT_PORT, CommandLine, FileProtocol, ProtocolError, Request, RequestReader, Wire,
-    default_start_method, depend_on_parent, error_reply, one_of, peak_rss_bytes, seconds, whole_number,
+    DEFAULT_HOST, DEFAULT_PORT, SWITCH_INTERVAL_S, CommandLine, FileProtocol, ProtocolError, Request, RequestReader,
+    Wire, default_start_method, depend_on_parent, error_reply, one_of, peak_rss_bytes, seconds, whole_number,
 )
 
 log = logging.getLogger("server")
@@ -561,7 +561,7 @@ class PoolServer(FileServer):
         super().__init__(settings, slots=settings.workers, max_waiting=settings.max_waiting)
 
     def start_workers(self) -> None:
-        for attempt in range(START_ATTEMPTS):
+        for _ in range(START_ATTEMPTS):
             try:
                 self._start_pool()
                 return
@@ -633,6 +633,7 @@ def run(server: FileServer) -> None:
         server.stop()
 
     configure_logging()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     with server:

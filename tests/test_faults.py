@@ -1,0 +1,396 @@
+"""Faults, made on purpose: killed workers and servers, silent clients, too many clients, full disks, signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+from file_client_cli import RemoteError, Server, remote_get, remote_list, remote_stats, upload
+from file_interface import TEMPORARY_PREFIX, FileInterface
+from tests.support import (
+    ROOT, WAIT_S, RunningServer, ServerCase, ServerProcess, children_of, open_descriptors, read_json, read_to_end, run_script,
+    wait_until,
+)
+
+POSIX = unittest.skipUnless(os.name == "posix", "signals as on POSIX")
+
+
+def free_port_works(port: int) -> None:
+    """Fail unless a server can listen on `port` at once."""
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+@POSIX
+class Shutdown(unittest.TestCase):
+    """Signals to a server that runs as a script."""
+
+    def start(self, *arguments: object, script: str = "file_thread_pool.py") -> ServerProcess:
+        server = ServerProcess(*arguments, script=script)
+        self.addCleanup(server.close)
+        return server
+
+    def test_each_model_ends_cleanly_on_each_signal(self) -> None:
+        for script, mode in (("file_server.py", "legacy"), ("file_server.py", "thread"),
+                             ("file_thread_pool.py", "thread"), ("file_thread_pool.py", "process")):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with self.subTest(script=script, mode=mode, signal=number):
+                    server = self.start(2, mode, script=script)
+                    self.assertEqual(server.ready["event"], "ready")
+                    self.assertEqual(server.ready["mode"], mode)
+                    self.assertEqual(server.ready["pid"], server.process.pid)
+                    self.assertEqual(server.ready["start_method"] is not None, mode == "process")
+                    remote_list(server.client)
+                    children = children_of(server.process.pid)
+                    server.process.send_signal(number)
+                    code, stats = server.end()
+                    self.assertEqual(code, 0, server.stderr())
+                    self.assertEqual((stats["event"], stats["succeeded"], stats["active"]), ("stats", 1, 0))
+                    wait_until(lambda pids=children: not alive(pids), "workers are gone")
+                    free_port_works(server.client.port)
+                    self.assertNotIn("Traceback", server.stderr())
+
+    def test_a_transfer_under_way_is_finished(self) -> None:
+        for mode in ("thread", "process"):
+            with self.subTest(mode=mode):
+                server = self.start(2, mode)
+                with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
+                    connection.sendall(b"UPLOAD a QUJD")
+                    wait_until(lambda server=server: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
+                    server.process.terminate()
+                    wait_until(lambda server=server: not listening(server.client), "it stopped listening")
+                    connection.sendall(b"QUJD\r\n\r\n")
+                    self.assertEqual(read_json(connection)["data_ukuran"], 6)
+                code, stats = server.end()
+                self.assertEqual((code, stats["succeeded"], stats["failed"]), (0, 1, 0))
+                self.assertEqual((server.directory / "a").read_bytes(), b"ABCABC")
+
+    def test_grace_has_an_end_and_a_second_signal_is_the_end(self) -> None:
+        for grace, signals in (("0.3", 1), ("600", 2)):
+            with self.subTest(grace=grace):
+                server = self.start(2, "process", "--grace", grace)
+                with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
+                    connection.sendall(b"UPLOAD a QUJD")
+                    wait_until(lambda server=server: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
+                    server.process.terminate()
+                    wait_until(lambda server=server: not listening(server.client), "it stopped listening")
+                    if signals == 2:
+                        server.process.terminate()
+                    code, stats = server.end()
+                self.assertEqual((code, stats["failed"]), (0, 1))
+                self.assertEqual(os.listdir(server.directory), [])
+
+    def test_an_idle_connection_does_not_hold_the_server_up(self) -> None:
+        server = self.start(2, "thread", "--grace", "600")
+        with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
+            connection.sendall(b"LIST\r\n\r\n")
+            read_json(connection)
+            server.process.terminate()
+            self.assertEqual(server.end()[0], 0)
+
+    def test_workers_of_a_killed_server_leave(self) -> None:
+        for method in ("forkserver", "spawn"):
+            with self.subTest(method=method):
+                server = self.start(3, "process", "--start-method", method)
+                pids = {worker["pid"] for worker in remote_stats(server.client)["per_worker"]}
+                self.assertEqual(len(pids), 3)
+                server.process.kill()
+                killed_at = time.monotonic()
+                wait_until(lambda pids=pids: not alive(pids), "workers are gone")
+                self.assertLess(time.monotonic() - killed_at, 10)
+                free_port_works(server.client.port)
+
+    def test_debris_of_a_killed_server_is_removed_by_the_next(self) -> None:
+        server = self.start(2, "process")
+        (server.directory / "a").write_bytes(b"old")
+        with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
+            connection.sendall(b"UPLOAD a QUJD")
+            wait_until(lambda: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
+            pids = children_of(server.process.pid)
+            server.process.kill()
+            wait_until(lambda: not alive(pids), "workers are gone")
+        self.assertEqual(len(os.listdir(server.directory)), 2)
+        self.assertEqual(FileInterface(server.directory).names(), ["a"])
+        self.assertEqual(FileInterface(server.directory).remove_debris(), 1)
+        self.assertEqual(os.listdir(server.directory), ["a"])
+        self.assertEqual((server.directory / "a").read_bytes(), b"old")
+
+    def test_debris_is_not_what_another_server_still_writes(self) -> None:
+        server = self.start(2, "thread")
+        with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
+            connection.sendall(b"UPLOAD a QUJD")
+            wait_until(lambda: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
+            self.assertEqual(FileInterface(server.directory).remove_debris(), 0)
+            connection.sendall(b"\r\n\r\n")
+            self.assertEqual(read_json(connection)["status"], "OK")
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Return those of `pids` that still run."""
+    found = set()
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+                if stat.read().rpartition(")")[2].split()[0] != "Z":
+                    found.add(pid)
+        except OSError:
+            pass
+    return found
+
+
+def listening(server: Server) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        socket.create_connection((server.host, server.port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
+@POSIX
+class DeadWorkers(ServerCase):
+    """kill -9 of a pool process in the middle of a transfer."""
+
+    mode = "process"
+
+    def setUp(self) -> None:
+        super().setUp()
+        logging.getLogger("server").setLevel(logging.ERROR)  # that connections are lost is expected here
+        self.addCleanup(logging.getLogger("server").setLevel, logging.NOTSET)
+
+    def test_ten_times_in_a_row(self) -> None:
+        self.running.write("big", bytes(100_000_000))
+        descriptors = open_descriptors()
+        for turn in range(10):
+            with self.subTest(turn=turn):
+                before = self.running.stats()
+                victim, *waiting = (self.running.connect() for _ in range(6))
+                victim.sendall(b"GET big\r\n\r\n")
+                victim.recv(10)
+                wait_until(lambda: any(slot.busy for slot in self.running.server.table.slots), "one is busy")
+                for connection in waiting:  # two are begun and say nothing yet; the others wait for a worker
+                    connection.sendall(b"LIS")
+                wait_until(lambda: self.running.stats()["active"] == 3, "all workers are active")
+                busy = next(slot for slot in self.running.server.table.slots if slot.busy)
+                os.kill(busy.pid, signal.SIGKILL)
+                self.assertFalse(read_to_end(victim).endswith(b"\r\n\r\n"))  # no silence, and no false end
+                served = 0
+                for connection in waiting:
+                    try:
+                        connection.sendall(b"T\r\n\r\n")
+                        served += read_json(connection)["status"] == "OK"
+                    except (OSError, AssertionError):
+                        pass
+                self.assertGreaterEqual(served, 3)
+                for connection in (victim, *waiting):
+                    connection.close()
+                self.assertEqual(remote_list(self.running.client), ["big"])
+                after = self.running.stats()
+                self.assertEqual(after["failed"] - before["failed"], 1)
+                self.assertGreaterEqual(sum(worker["died"] for worker in after["per_worker"]), turn + 1)
+        wait_until(lambda: self.running.stats()["active"] == 0, "all is quiet")
+        wait_until(lambda: open_descriptors() == descriptors,
+                   f"descriptors: {descriptors} before, {open_descriptors()} now")
+
+    def test_an_idle_worker_that_dies_is_replaced(self) -> None:
+        os.kill(remote_stats(self.running.client)["per_worker"][0]["pid"], signal.SIGKILL)
+        for _ in range(5):
+            try:
+                remote_list(self.running.client)
+                break
+            except RemoteError:
+                pass
+        self.assertEqual(remote_list(self.running.client), [])
+        pids = {worker["pid"] for worker in remote_stats(self.running.client)["per_worker"]}
+        self.assertEqual(alive(pids), pids)
+
+
+class Deadlines:
+    """Hides the suite from discovery."""
+
+    class Suite(ServerCase):
+        """Clients that hold a worker lose it."""
+
+        settings: ClassVar[dict[str, Any]] = {"workers": 2, "idle_timeout_s": 0.5, "total_timeout_s": 1.5}
+
+        def test_silent_clients_lose_their_workers(self) -> None:
+            silent = [self.running.connect() for _ in range(2)]
+            wait_until(lambda: self.running.stats()["active"] == 2, "both workers are taken")
+            self.assertEqual(remote_list(self.running.client), [])
+            for connection in silent:
+                self.assertEqual(read_json(connection)["status"], "ERROR")
+                connection.close()
+
+        def test_an_upload_that_is_never_ended_stores_nothing(self) -> None:
+            reply = self.running.ask(b"UPLOAD a QUJD")
+            self.assertEqual(reply["status"], "ERROR")
+            self.assertEqual(os.listdir(self.running.directory), [])
+
+        def test_a_trickling_client_meets_the_total_deadline(self) -> None:
+            with self.running.connect() as connection:
+                connection.settimeout(0.1)
+                received = b""
+                for byte in b"UPLOAD a " + b"QUJD" * 1000:
+                    try:
+                        connection.sendall(bytes([byte]))
+                        received = connection.recv(1000)
+                        break
+                    except TimeoutError:
+                        pass
+                self.assertIn(b"ERROR", received)
+            self.assertEqual(os.listdir(self.running.directory), [])
+
+        def test_a_client_that_never_reads_loses_its_worker(self) -> None:
+            self.running.write("big", bytes(100_000_000))
+            failed = self.running.stats()["failed"]
+            with self.running.connect() as connection:
+                connection.sendall(b"GET big\r\n\r\n")
+                wait_until(lambda: self.running.stats()["failed"] == failed + 1, "it is given up")
+            self.assertEqual(remote_list(self.running.client), ["big"])
+
+
+class DeadlinesLegacy(Deadlines.Suite):
+    """A thread for each client."""
+
+    mode = "legacy"
+
+
+class DeadlinesThread(Deadlines.Suite):
+    """A pool of threads."""
+
+    mode = "thread"
+
+
+class DeadlinesProcess(Deadlines.Suite):
+    """A pool of processes."""
+
+    mode = "process"
+
+
+class Overload(unittest.TestCase):
+    """More clients than places."""
+
+    def test_too_many_are_told_so_and_the_others_served(self) -> None:
+        for mode in ("legacy", "thread", "process"):
+            with self.subTest(mode=mode):
+                running = RunningServer(mode, workers=2, max_waiting=3)
+                try:
+                    places = 3 if mode == "legacy" else 5
+                    held = [running.connect() for _ in range(places)]
+                    wait_until(lambda running=running: running.server.table.shared.open == places, "all are in")
+                    with self.assertRaises(RemoteError) as caught:
+                        remote_list(running.client)
+                    self.assertEqual(caught.exception.cause, "ditolak")
+                    self.assertIn("sibuk", str(caught.exception))
+                    for connection in held:
+                        connection.sendall(b"LIST\r\n\r\n")
+                    for connection in held:
+                        self.assertEqual(read_json(connection)["status"], "OK")
+                        connection.close()
+                    wait_until(lambda running=running: running.server.table.shared.open == 0, "all are out")
+                    self.assertEqual(remote_list(running.client), [])
+                    self.assertEqual(running.stats()["refused"], 1)
+                finally:
+                    running.stop()
+
+    def test_a_burst_of_clients_is_served_to_the_last(self) -> None:
+        for mode in ("thread", "process"):
+            with self.subTest(mode=mode):
+                running = RunningServer(mode, workers=5)
+                try:
+                    running.write("a", b"x" * 100_000)
+                    with ThreadPoolExecutor(100) as pool:
+                        results = list(pool.map(
+                            lambda _, running=running: remote_get(running.client, "a", lambda piece: None).size_bytes,
+                            range(300)))
+                    self.assertEqual(results, [100_000] * 300)
+                    self.assertEqual(running.stats()["succeeded"], 300)
+                finally:
+                    running.stop()
+
+
+@unittest.skipUnless(os.path.exists("/dev/full"), "no full device here")
+class FullDisk(unittest.TestCase):
+    """A disk that takes nothing more."""
+
+    def test_the_client_hears_of_it_and_the_server_goes_on(self) -> None:
+        running = RunningServer("thread")
+        try:
+            source = running.directory / "source"
+            source.write_bytes(bytes(1_000_000))
+            protocol_files = FileInterface.create
+
+            def create_on_full_disk(self: FileInterface, name: str) -> Any:
+                new = protocol_files(self, name)
+                new._file.close()
+                new._file = open("/dev/full", "wb")
+                new.write = new._file.write
+                return new
+
+            FileInterface.create = create_on_full_disk  # type: ignore[method-assign]
+            try:
+                with self.assertRaises(RemoteError) as caught:
+                    upload(running.client, source, "a")
+            finally:
+                FileInterface.create = protocol_files  # type: ignore[method-assign]
+            self.assertEqual(caught.exception.cause, "server")
+            self.assertIn("tidak dapat disimpan", str(caught.exception))
+            self.assertEqual(os.listdir(running.directory), ["source"])
+            upload(running.client, source, "a")
+            self.assertEqual(remote_list(running.client), ["a", "source"])
+        finally:
+            running.stop()
+
+
+class BadUsage(unittest.TestCase):
+    """What a person may type wrongly: one clear line, and no traceback."""
+
+    def assert_refused(self, code: int, *arguments: object) -> None:
+        result = run_script(*arguments)
+        with self.subTest(arguments=arguments):
+            self.assertEqual(result.returncode, code, result.stderr)
+            self.assertNotIn("Traceback", result.stderr)
+            self.assertEqual(len(result.stderr.strip().splitlines()), 1, result.stderr)
+            self.assertTrue(result.stderr.startswith(("galat", "gagal")), result.stderr)
+
+    def test_servers(self) -> None:
+        for script in ("file_server.py", "file_thread_pool.py"):
+            for arguments in (["0"], ["10000"], ["-1"], ["x"], ["5", "procces"], ["5", "thread", "--port", "70000"],
+                              ["5", "thread", "--port", "x"], ["5", "thread", "--idle-timeout", "0"],
+                              ["5", "thread", "--nonsense"]):
+                self.assert_refused(2, script, *arguments)
+            self.assert_refused(3, script, "--files", ROOT / "nowhere")
+            self.assert_refused(3, script, "--files", ROOT / "README.md")
+            self.assert_refused(3, script, "--host", "999.999.999.999")
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                for mode in ("thread", "process"):
+                    self.assert_refused(3, script, "2", mode, "--port", taken.getsockname()[1])
+
+    def test_clients(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.assert_refused(1, "file_client_cli.py", "--port", port, "list")
+        self.assert_refused(2, "file_client_cli.py", "--port", 0, "list")
+        self.assert_refused(2, "file_client_cli.py", "nonsense")
+        self.assert_refused(1, "file_client_cli.py", "--port", port, "upload", ROOT / "nowhere")
+        self.assert_refused(3, "file_client_stress_test.py", "--port", port, "--operation", "list")
+        self.assert_refused(2, "file_client_stress_test.py", "--port", port, "--operation", "delete")
+        self.assert_refused(2, "file_client_stress_test.py", "--port", port)
+        self.assert_refused(2, "run_for_test.py", "--volumes", "0")
+        self.assert_refused(2, "run_for_test.py", "--server-models", "fork")
+        self.assert_refused(2, "run_for_test.py", "--output", ROOT / "README.md")
+        self.assert_refused(2, "run_for_test.py", "--output", "/tmp/never", "--volumes", "100000",
+                            "--client-workers", "1000")
+
+
+if sys.platform != "linux":
+    del DeadWorkers, Shutdown  # they look into /proc
+
+if __name__ == "__main__":
+    unittest.main()

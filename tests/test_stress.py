@@ -1,0 +1,378 @@
+"""The stress client and the orchestrator: what they measure, count, keep and leave behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import file_client_stress_test as stress
+from file_client_cli import Server, remote_list
+from tests.support import ROOT, WAIT_S, RunningServer, ServerProcess, children_of, run_script, wait_until
+from tests.test_faults import alive
+
+FIRST_COLUMNS = (
+    "nomor,model_server,model_client,operasi,volume_mb,client_worker_pool,server_worker_pool,waktu_total_per_client_s,"
+    "throughput_per_client_byte_per_s,client_sukses,client_gagal,server_sukses,server_gagal,server_menganggur,"
+    "permintaan_sukses,permintaan_gagal,waktu_dinding_s,throughput_total_byte_per_s,galat")
+
+
+class Relay:
+    """Passes bytes between clients and a server; `spoil` may change what the server sends (None: cut)."""
+
+    def __init__(self, port: int, spoil: Callable[[int, int, bytes], bytes | None]) -> None:
+        """`spoil` gets the number of the connection, how many bytes went before, and the bytes."""
+        self._target = port
+        self._spoil = spoil
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        for number in range(1000):
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._relay, args=(number, client))
+            self._threads.append(thread)
+            thread.start()
+
+    def _relay(self, number: int, client: socket.socket) -> None:
+        seen = 0
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server, \
+                selectors.DefaultSelector() as selector:
+            selector.register(client, selectors.EVENT_READ, server)
+            selector.register(server, selectors.EVENT_READ, client)
+            while True:
+                for key, _ in selector.select():
+                    source, target = key.fileobj, key.data
+                    assert isinstance(source, socket.socket)
+                    data: bytes | None = source.recv(1 << 16)
+                    if source is server and data:
+                        before, seen = seen, seen + len(data)
+                        data = self._spoil(number, before, data)
+                    if not data:
+                        return
+                    target.sendall(data)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(WAIT_S)
+
+
+class LyingServer:
+    """Speaks the protocol, says OK, and has stored something else."""
+
+    def __init__(self, reply: dict[str, Any]) -> None:
+        self._reply = json.dumps(reply).encode() + b"\r\n\r\n"
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                received = b""
+                while not received.endswith(b"\r\n\r\n"):
+                    piece = connection.recv(1 << 20)
+                    if not piece:
+                        break
+                    received = (received + piece)[-10:] if received else piece
+                if received:
+                    connection.sendall(self._reply)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+def row_of(port: int, operation: str = "download", clients: int = 3, pool: str = "thread", **more: Any) -> stress.Row:
+    return stress.Row(Server("127.0.0.1", port, 5.0), operation, 1, clients, pool, **more)
+
+
+class OneRow(unittest.TestCase):
+    """One row against servers of all kinds."""
+
+    def check(self, result: dict[str, Any], volume_bytes: int) -> None:
+        """Hold a row to the arithmetic that any reader can do."""
+        self.assertEqual(result["client_sukses"] + result["client_gagal"], result["client_worker_pool"])
+        if result["server_worker_pool"]:
+            self.assertEqual(result["server_sukses"] + result["server_gagal"] + result["server_menganggur"],
+                             result["server_worker_pool"])
+        self.assertEqual(result["permintaan_sukses"] + result["permintaan_gagal"], result["client_worker_pool"])
+        self.assertLessEqual(result["total_min_s"], result["total_p50_s"])
+        self.assertLessEqual(result["total_p50_s"], result["total_p95_s"])
+        self.assertLessEqual(result["total_p95_s"], result["total_maks_s"])
+        self.assertLessEqual(result["total_maks_s"], result["waktu_dinding_s"] + 1e-6)
+        if volume_bytes:
+            product = result["waktu_total_per_client_s"] * result["throughput_per_client_byte_per_s"]
+            self.assertLess(abs(product / volume_bytes - 1), 0.001)
+
+    def test_every_operation_pool_encoding_and_server(self) -> None:
+        for mode in ("legacy", "thread", "process"):
+            running = RunningServer(mode, workers=2)
+            try:
+                running.write("mine", b"untouched")
+                for pool in stress.EXECUTORS:
+                    for operation in stress.OPERATIONS:
+                        for encoding in stress.ENCODINGS:
+                            with self.subTest(mode=mode, pool=pool, operation=operation, encoding=encoding):
+                                measured = stress.measure(row_of(running.port, operation, 3, pool, encoding=encoding))
+                                result = stress.summarise(measured)
+                                self.assertEqual((result["client_sukses"], result["galat"]), (3, ""))
+                                self.assertEqual((result["server_gagal"], result["permintaan_sukses"]), (0, 3))
+                                self.assertEqual(result["model_server"], mode)
+                                self.check(result, 0 if operation == "list" else stress.MB)
+                                self.assertEqual(len({one.process for one in measured.outcomes}),
+                                                 3 if pool == "process" else 1)
+                                self.assertEqual(remote_list(running.client), ["mine"])
+            finally:
+                running.stop()
+
+    def test_one_worker_and_many_clients_shows_as_queueing(self) -> None:
+        running = RunningServer("thread", workers=1)
+        try:
+            for operation in ("download", "upload"):
+                result = stress.summarise(stress.measure(row_of(running.port, operation, 8)))
+                self.assertGreater(result["antre_rata_s"], result["transfer_rata_s"])
+                self.assertEqual((result["server_sukses"], result["server_menganggur"]), (1, 0))
+        finally:
+            running.stop()
+
+    def test_a_flipped_byte_is_found(self) -> None:
+        def flip(number: int, before: int, data: bytes) -> bytes:
+            if number != 3 or not before <= 500_000 < before + len(data):
+                return data  # connections 0 and 1 prepare: the file, the counts
+            at = 500_000 - before
+            return data[:at] + (b"A" if data[at:at + 1] != b"A" else b"B") + data[at + 1:]
+
+        self.assert_one_failure("integritas", flip)
+
+    def test_a_cut_connection_is_found(self) -> None:
+        self.assert_one_failure("putus", lambda number, before, data: None if number == 3 and before else data)
+
+    def assert_one_failure(self, cause: str, spoil: Callable[[int, int, bytes], bytes | None]) -> None:
+        running = RunningServer("thread", workers=2)
+        relay = Relay(running.port, spoil)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "row.csv")
+                done = run_script("file_client_stress_test.py", "--port", relay.port, "--operation", "download",
+                                  "--volume", 1, "--clients", 4, "--output", path)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                with open(path, newline="", encoding="utf-8") as file:
+                    row, = csv.DictReader(file)
+            self.assertEqual((row["client_sukses"], row["client_gagal"], row["galat"]), ("3", "1", f"{cause}:1"))
+            self.assertNotIn("Traceback", done.stderr)
+            self.assertEqual(remote_list(running.client), [])
+        finally:
+            relay.close()
+            running.stop()
+
+    def test_a_server_that_lies_about_uploads_is_found(self) -> None:
+        for reply, cause in (({"status": "OK", "data": "x", "data_ukuran": 5}, "integritas"),
+                             ({"status": "OK", "data": "x", "data_crc32": "00000000"}, "integritas"),
+                             ({"status": "ERROR", "data": "no"}, "server"), ({"status": "YES"}, "protokol")):
+            lying = LyingServer(reply)
+            try:
+                measured = stress.measure(row_of(lying.port, "upload", 1))
+                self.assertEqual([one.cause for one in measured.outcomes], [cause])
+                result = stress.summarise(measured)
+                self.assertIsNone(result["server_sukses"])
+                self.assertIsNone(result["waktu_total_per_client_s"])
+            finally:
+                lying.close()
+
+    def test_a_server_that_says_nothing_costs_the_timeout(self) -> None:
+        running = RunningServer("thread", workers=1)
+        try:
+            with running.connect() as holder:
+                holder.sendall(b"UPLOAD a QUJD")
+                row = stress.Row(Server("127.0.0.1", running.port, 0.5), "list", 1, 2, "thread")
+                with self.assertRaises(stress.RemoteError) as caught:
+                    stress.measure(row)
+                self.assertEqual(caught.exception.cause, "timeout")
+        finally:
+            running.stop()
+
+    def test_the_test_file_is_random_and_repeatable(self) -> None:
+        first = b"".join(stress.test_blocks("seed", 3 * stress.MB + 5))
+        self.assertEqual(first, b"".join(stress.test_blocks("seed", 3 * stress.MB + 5)))
+        self.assertEqual(len(first), 3 * stress.MB + 5)
+        blocks = {first[at:at + stress.MB] for at in range(0, len(first), stress.MB)}
+        self.assertEqual(len(blocks), 4)
+        self.assertGreater(min(Counter(first[:stress.MB]).values()), 3700)  # of 4096 expected of each byte value
+        self.assertNotEqual(first, b"".join(stress.test_blocks("other", 3 * stress.MB + 5)))
+
+
+def outcome(client: int, total_s: float, cause: str = "", **more: Any) -> stress.Outcome:
+    fields: dict[str, Any] = {
+        "client": client, "cause": cause, "message": "", "file_bytes": 0 if cause else stress.MB, "crc32": "",
+        "late_s": 0.0, "connect_s": 0.001, "wait_s": 0.1, "total_s": total_s, "process": "h/1", "cpu_from_s": 1.0,
+        "cpu_to_s": 2.0, "peak_rss_bytes": 1000}
+    return stress.Outcome(**fields | more)
+
+
+class Arithmetic(unittest.TestCase):
+    """The sums, on numbers made up here."""
+
+    def summary(self, outcomes: list[stress.Outcome], before: Any = None, after: Any = None) -> dict[str, Any]:
+        return stress.summarise(stress.Measured(row_of(1, clients=len(outcomes)), outcomes, before, after))
+
+    def test_failed_clients_do_not_count_towards_time_or_bytes(self) -> None:
+        result = self.summary([outcome(0, 1.0), outcome(1, 3.0), outcome(2, 50.0, "timeout", late_s=0.5)])
+        self.assertEqual(result["waktu_total_per_client_s"], 2.0)
+        self.assertEqual(result["throughput_per_client_byte_per_s"], stress.MB / 2)
+        self.assertEqual((result["client_sukses"], result["client_gagal"], result["galat"]), (2, 1, "timeout:1"))
+        self.assertEqual(result["waktu_dinding_s"], 50.5)
+        self.assertEqual((result["total_min_s"], result["total_maks_s"]), (1.0, 3.0))
+        self.assertEqual((result["antre_rata_s"], result["transfer_rata_s"]), (0.1, 1.899))
+
+    def test_nobody_succeeded(self) -> None:
+        result = self.summary([outcome(0, 1.0, "putus"), outcome(1, 1.0, "ditolak")])
+        self.assertEqual(result["galat"], "ditolak:1 putus:1")
+        for column in ("waktu_total_per_client_s", "throughput_per_client_byte_per_s", "throughput_total_byte_per_s",
+                       "total_p50_s", "antre_rata_s", "server_sukses", "permintaan_sukses"):
+            self.assertIsNone(result[column])
+
+    def test_workers_are_told_apart(self) -> None:
+        def stats(*workers: tuple[int, int, int]) -> dict[str, Any]:
+            keys = ("succeeded", "failed", "died")
+            return {"mode": "process", "workers": 5, "cpu_s": 1.0, "peak_rss_bytes": 1, "active": 0, "waiting": 0,
+                    "succeeded": sum(worker[0] for worker in workers), "failed": sum(worker[1] for worker in workers),
+                    "per_worker": [dict(zip(keys, worker)) for worker in workers]}
+
+        before = stats((3, 1, 0), (1, 0, 0), (0, 0, 0), (0, 0, 0), (7, 0, 0))
+        after = stats((5, 1, 0), (1, 0, 0), (4, 1, 0), (0, 0, 1), (8, 0, 0))
+        result = self.summary([outcome(0, 1.0)], before, after)
+        self.assertEqual((result["server_sukses"], result["server_gagal"], result["server_menganggur"]), (2, 2, 1))
+        self.assertEqual((result["permintaan_sukses"], result["permintaan_gagal"]), (7, 1))
+
+    def test_processes_are_paid_once(self) -> None:
+        result = self.summary([outcome(0, 1.0), outcome(1, 1.0, cpu_to_s=4.0, peak_rss_bytes=3000),
+                               outcome(2, 1.0, process="h/2", cpu_from_s=0.5, cpu_to_s=1.0)])
+        self.assertEqual((result["cpu_client_s"], result["memori_client_byte"]), (3.5, 4000))
+
+    def test_columns(self) -> None:
+        self.assertEqual(",".join(stress.COLUMNS[:19]), FIRST_COLUMNS)
+        self.assertEqual(stress.COLUMNS[-1], "encoding")
+        self.assertEqual(tuple(self.summary([outcome(0, 1.0)])), stress.COLUMNS)
+
+
+class WholeTable(unittest.TestCase):
+    """run_for_test.py, as a person runs it."""
+
+    def setUp(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.output = Path(self.folder.name, "hasil")
+
+    def rows(self) -> list[dict[str, str]]:
+        with open(self.output / "rekap.csv", newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def test_a_small_table(self) -> None:
+        before = sorted(os.listdir(ROOT / "files"))
+        done = run_script("run_for_test.py", "--quick", "--client-workers", "1,3", "--server-workers", "2",
+                          "--output", self.output, cwd=self.folder.name)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = self.rows()
+        self.assertEqual(len(rows), 16)
+        self.assertEqual(list(rows[0]), list(stress.COLUMNS))
+        self.assertEqual([int(row["nomor"]) for row in rows], [1, 2, 3, 4] * 4)
+        self.assertEqual([(row["model_server"], row["model_client"]) for row in rows[::4]],
+                         [("thread", "thread"), ("thread", "process"), ("process", "thread"), ("process", "process")])
+        self.assertEqual([(row["operasi"], row["client_worker_pool"]) for row in rows[:4]],
+                         [("download", "1"), ("download", "3"), ("upload", "1"), ("upload", "3")])
+        for row in rows:
+            self.assertEqual((row["client_gagal"], row["server_gagal"], row["permintaan_gagal"]), ("0", "0", "0"))
+            self.assertEqual(row["permintaan_sukses"], row["client_worker_pool"])
+        self.assertEqual(sorted(os.listdir(self.output)), ["log.txt", "mentah.jsonl", "rekap.csv", "rekap.md"])
+        self.assertEqual(sorted(os.listdir(ROOT / "files")), before)
+        recap = (self.output / "rekap.md").read_text(encoding="utf-8")
+        self.assertEqual(recap.count("\n## "), 4)
+        tables = [line for line in recap.splitlines() if line.startswith("| ")]
+        self.assertEqual(len(tables), 20)
+        self.assertTrue(all(line.count("|") == 10 for line in tables))
+        self.assertIn("[16/16]", done.stderr)
+        self.assertIn("16 dari 16 baris", done.stdout)
+
+    @unittest.skipUnless(sys.platform == "linux", "looks into /proc")
+    def test_interrupted_it_keeps_what_is_done_and_leaves_nothing_running(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(signal=number), tempfile.TemporaryDirectory() as folder:
+                self.output = Path(folder)
+                process = subprocess.Popen(
+                    [sys.executable, str(ROOT / "run_for_test.py"), "--volumes", "20", "--client-workers", "1,20",
+                     "--server-workers", "2", "--server-models", "process", "--output", folder],
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                assert process.stderr
+                while "[2/" not in process.stderr.readline():
+                    pass
+                wait_until(lambda pid=process.pid: len(children_of(pid)) > 4, "server and client run")
+                children = children_of(process.pid)
+                process.send_signal(number)
+                out, err = process.communicate(timeout=60)
+                self.assertEqual(process.returncode, 130, err)
+                self.assertNotIn("Traceback", err)
+                wait_until(lambda pids=children: not alive(pids), "nothing runs any more")
+                self.assertEqual(len(self.rows()), 1)
+                self.assertIn("1 dari 8 baris", out)
+                self.assertFalse(list(self.output.glob("files-*")))
+
+    def test_a_server_that_will_not_start(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in os.listdir(ROOT):
+                if name.endswith(".py"):
+                    Path(folder, name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+            Path(folder, "file_thread_pool.py").write_text("raise SystemExit('broken')\n", encoding="utf-8")
+            done = subprocess.run([sys.executable, str(Path(folder, "run_for_test.py")), "--quick", "--output",
+                                   str(self.output)], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 3)
+        self.assertNotIn("Traceback", done.stderr)
+        self.assertIn("server tidak mau mulai", done.stderr)
+        self.assertIn("broken", (self.output / "log.txt").read_text(encoding="utf-8"))
+
+
+class ShortFiles(unittest.TestCase):
+    """A server whose folder is not what it was when the row began."""
+
+    def test_the_csv_of_the_stress_client_grows(self) -> None:
+        server = ServerProcess(2, "thread")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "rows.csv")
+                for _ in range(2):
+                    done = run_script("file_client_stress_test.py", "--port", server.client.port, "--operation", "list",
+                                      "--clients", 2, "--output", path)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    self.assertIn("2 sukses 0 gagal", done.stdout)
+                self.assertEqual(len(path.read_text(encoding="utf-8").splitlines()), 3)
+        finally:
+            server.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
