@@ -225,15 +225,13 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
         else:
             empty_line = _EMPTY_LINE.search(text)
             end, after = empty_line.span() if empty_line else (-1, 0)
-        if end < 0:
-            if not text.translate(None, _ALPHABET):  # less than a group, and still clean: wait
-                end = after = 0
-            else:
-                wrapped = True
-                end = after = len(text.rstrip(b"\\" if in_json else b"\r\n"))  # may go on in the next bytes
-            ended = False
-        else:
-            ended = True
+        ended = end >= 0
+        if not ended and not text.translate(None, _ALPHABET):
+            end = after = 0  # less than a group, and still clean: wait for the rest
+        elif not ended:
+            wrapped = True
+            unsure, most = (b"\\", 1) if in_json else (b"\r\n", 3)  # what may go on in the next bytes
+            end = after = max(len(text.rstrip(unsure)), len(text) - most)
         text = text[:end]
         if in_json and b"\\" in text:
             text = text.replace(b"\\/", b"/").replace(b"\\n", b"").replace(b"\\r", b"")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import itertools
 import json
 import logging
@@ -49,6 +50,7 @@ BACKLOG = 1024  # a burst of clients waits here until the accept loop comes roun
 MAX_WORKERS = 61 if sys.platform == "win32" else 1000  # Windows cannot wait for more processes than that
 START_ATTEMPTS = 3
 START_TIMEOUT_S = 60.0  # for the whole pool to come up
+WANTED_DESCRIPTORS = 10240
 LINGER_S = 2.0  # how long the end of a refused client is waited for
 BUSY = "server sibuk, coba lagi nanti"
 STOPPING = "server sedang berhenti"
@@ -242,6 +244,7 @@ class Worker:
                 return True  # without the end of the reply: the client sees that it is not whole
             raise
         else:
+            slot.busy = 0  # from here on it is counted as what it is, even if this worker is killed
             slot.succeeded += counted and reply.ok
             slot.failed += counted and not reply.ok
             wire.restart_deadline()  # a reply that says "too late" must still go out
@@ -288,6 +291,19 @@ def serve_connection(connection: socket.socket, number: int, accepted_at: float)
 # ---- the accepting process
 
 
+def raise_descriptor_limit() -> int:
+    """Allow this process more descriptors where the usual limit is low; return how many it may have."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return WANTED_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < WANTED_DESCRIPTORS:
+        soft = WANTED_DESCRIPTORS if hard < 0 else max(soft, min(WANTED_DESCRIPTORS, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft if soft >= 0 else sys.maxsize
+
+
 class FileServer:
     """Accepts connections and sees each to its end; how one is handed over is left to the subclasses.
 
@@ -308,11 +324,15 @@ class FileServer:
             raise ServerError(f"folder tidak dapat dipakai: {settings.directory} ({reason})") from None
         start_method = settings.start_method if self.mode == "process" else None
         self.table = WorkerTable(self.mode, settings.workers, slots, start_method)
-        self._capacity = slots + max_waiting
+        reserved = 2 * slots + 64  # descriptors for the files in work, the copies for processes, and the rest
+        self._capacity = min(slots + max_waiting, raise_descriptor_limit() - reserved)
+        if self._capacity < slots:
+            raise ServerError(f"batas jumlah file terbuka terlalu kecil untuk {slots} worker (lihat: ulimit -n)")
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}  # accepted and not done
         self._done: deque[int] = deque()  # their numbers, once done; filled by other threads
         self._lingering: deque[tuple[float, socket.socket]] = deque()  # with the moment to give up, ascending
+        self._spare = open(os.devnull, "rb")
         self._selector = selectors.DefaultSelector()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
@@ -330,6 +350,9 @@ class FileServer:
 
     def stop_workers(self) -> None:
         """Return once all workers are gone."""
+
+    def count_dead_workers(self) -> None:
+        """Count what was lost with the workers of a broken pool, none of which lives any more."""
 
     # ---- listening
 
@@ -387,7 +410,7 @@ class FileServer:
         self._settle(rescue=False)
         while self._lingering:
             self._turn()
-        for end in (self._selector, self._wake_receiver, self._wake_sender):
+        for end in (self._selector, self._spare, self._wake_receiver, self._wake_sender):
             end.close()
 
     # ---- one turn of the loop
@@ -405,6 +428,16 @@ class FileServer:
             connection, _ = listener.accept()
         except (BlockingIOError, ConnectionError):
             return  # it left before we came
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._spare.close()  # the system itself has no descriptor left but this one: it serves to say so
+            with suppress(OSError), listener.accept()[0] as connection:
+                connection.setblocking(False)
+                connection.send(error_reply(BUSY))
+                connection.recv(1 << 16)
+            self._spare = open(os.devnull, "rb")
+            return
         connection.setblocking(True)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self._open) < self._capacity:
@@ -449,7 +482,7 @@ class FileServer:
                 else:
                     client.connection.close()
         if orphans:
-            self._bury_dead_workers()
+            self.count_dead_workers()
             if rescue:
                 self.start_workers()
             begun = {slot.connection for slot in self.table.slots}
@@ -462,13 +495,6 @@ class FileServer:
                         client.connection.shutdown(socket.SHUT_RDWR)
                     client.connection.close()
         self.table.shared.open = len(self._open)
-
-    def _bury_dead_workers(self) -> None:
-        """Count what was lost with the workers of a broken pool, none of which lives any more."""
-        for slot in self.table.slots:
-            slot.failed += slot.busy
-            slot.died += slot.active
-            slot.active = slot.busy = 0
 
     # ---- the end of a connection
 
@@ -483,6 +509,8 @@ class FileServer:
         """Read on and drop what comes until the client ends, for a while: closing on unread bytes would
         reset the connection, and the client might never see the reply."""
         connection.setblocking(False)
+        while self._lingering and len(self._open) + len(self._lingering) >= self._capacity:
+            self._close(self._lingering.popleft()[1])
         self._lingering.append((time.monotonic() + LINGER_S, connection))
         self._selector.register(connection, selectors.EVENT_READ, self._discard)
 
@@ -506,6 +534,10 @@ class FileServer:
     def _wake(self) -> None:
         with suppress(OSError):  # full: it wakes anyway; closed: nobody is there to wake
             self._wake_sender.send(b"w")
+
+    def wake_on_signals(self) -> None:
+        """Have every signal wake the loop; on Windows nothing else interrupts its waiting."""
+        signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False)
 
     def _woken(self, receiver: socket.socket) -> None:
         receiver.recv(4096)
@@ -558,6 +590,8 @@ class PoolServer(FileServer):
         self.mode = mode
         if mode == "process" and settings.start_method is None:
             settings = replace(settings, start_method=default_start_method())
+        self._children: list[multiprocessing.process.BaseProcess] = []
+        self._exit_codes: dict[int | None, int | None] = {}
         super().__init__(settings, slots=settings.workers, max_waiting=settings.max_waiting)
 
     def start_workers(self) -> None:
@@ -578,12 +612,22 @@ class PoolServer(FileServer):
         # A pool grows only as work comes. This is work that needs all of it at once.
         for future in [self._executor.submit(_enter_pool, index) for index in range(count)]:
             future.result()
+        self._children = multiprocessing.active_children()
 
     def hand_over(self, connection: socket.socket, number: int, accepted_at: float) -> Future[bool]:
         return self._executor.submit(serve_connection, connection, number, accepted_at)
 
+    def count_dead_workers(self) -> None:
+        for slot in self.table.slots:
+            ended_alone = self._exit_codes.get(slot.pid, 0) not in (0, -signal.SIGTERM)  # the pool ends the others
+            slot.died += slot.active or ended_alone
+            slot.failed += slot.busy
+            slot.active = slot.busy = 0
+
     def stop_workers(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
+        self._exit_codes |= {child.pid: child.exitcode for child in self._children}
+        self._children.clear()
         if self.mode == "process":
             resource_sharer.stop()  # drops the copies of connections that no worker came to fetch
 
@@ -621,7 +665,7 @@ def server_command_line(description: str, modes: list[str]) -> CommandLine:
 
 def settings_from(options: argparse.Namespace) -> Settings:
     """Return the settings that a parsed command line asks for."""
-    return Settings(options.files, options.host, options.port, options.workers, options.start_method,
+    return Settings(options.files.absolute(), options.host, options.port, options.workers, options.start_method,
                     options.idle_timeout, options.total_timeout, options.max_waiting, options.grace)
 
 
@@ -636,6 +680,7 @@ def run(server: FileServer) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    server.wake_on_signals()
     with server:
         host, port = server.address
         table = server.table
@@ -644,6 +689,7 @@ def run(server: FileServer) -> None:
         print(f"server siap di {host}:{port} ({table.mode}, {table.workers or 'tak terbatas'} worker); "
               "Ctrl-C untuk berhenti", file=sys.stderr)
         server.serve_forever()
+    signal.set_wakeup_fd(-1)
     _tell("stats", server.table.stats())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -142,6 +143,7 @@ class ServerCase(unittest.TestCase):
     def setUpClass(cls) -> None:
         # The first server of a kind leaves what stays for good: shared memory's file, the fork server.
         RunningServer(cls.mode, **cls.settings).stop()
+        gc.collect()
         cls._before = open_descriptors(), set(threading.enumerate()), set(multiprocessing.active_children())
         cls.running = RunningServer(cls.mode, **cls.settings)
 
@@ -150,6 +152,7 @@ class ServerCase(unittest.TestCase):
         cls.running.stop()
         wait_until(lambda: set(multiprocessing.active_children()) <= cls._before[2], "children left")
         wait_until(lambda: set(threading.enumerate()) <= cls._before[1], f"threads left: {threading.enumerate()}")
+        gc.collect()
         wait_until(lambda: open_descriptors() == cls._before[0],
                    f"descriptors left: {cls._before[0]} before, {open_descriptors()} now")
 
@@ -169,17 +172,19 @@ def run_script(*arguments: object, timeout_s: float = 120.0, **options: Any) -> 
 class ServerProcess:
     """A server script in a process of its own, as run_for_test.py starts it."""
 
-    def __init__(self, *arguments: object, script: str = "file_thread_pool.py") -> None:
+    def __init__(self, *arguments: object, script: str = "file_thread_pool.py", **options: Any) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.directory = Path(self.folder.name)
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / script), *map(str, arguments), "--port", "0", "--files", self.folder.name],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True, **options)
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            raise AssertionError(f"no server: {self.stderr()}")
+            said = self.stderr()
+            self.close()
+            raise AssertionError(f"no server: {said}")
         self.ready = json.loads(line)
         self.client = Server(self.ready["host"], self.ready["port"], timeout_s=WAIT_S)
 

@@ -9,15 +9,21 @@ import socket
 import sys
 import time
 import unittest
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from file_client_cli import RemoteError, Server, remote_get, remote_list, remote_stats, upload
 from file_interface import TEMPORARY_PREFIX, FileInterface
 from tests.support import (
-    ROOT, WAIT_S, RunningServer, ServerCase, ServerProcess, children_of, open_descriptors, read_json, read_to_end, run_script,
-    wait_until,
+    ROOT, WAIT_S, RunningServer, ServerCase, ServerProcess, children_of, open_descriptors, read_json, read_to_end,
+    run_script, wait_until,
 )
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 POSIX = unittest.skipUnless(os.name == "posix", "signals as on POSIX")
 
@@ -52,7 +58,7 @@ class Shutdown(unittest.TestCase):
                     code, stats = server.end()
                     self.assertEqual(code, 0, server.stderr())
                     self.assertEqual((stats["event"], stats["succeeded"], stats["active"]), ("stats", 1, 0))
-                    wait_until(lambda pids=children: not alive(pids), "workers are gone")
+                    wait_until(lambda: not alive(children), "workers are gone")
                     free_port_works(server.client.port)
                     self.assertNotIn("Traceback", server.stderr())
 
@@ -62,9 +68,9 @@ class Shutdown(unittest.TestCase):
                 server = self.start(2, mode)
                 with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
                     connection.sendall(b"UPLOAD a QUJD")
-                    wait_until(lambda server=server: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
+                    wait_until(lambda: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
                     server.process.terminate()
-                    wait_until(lambda server=server: not listening(server.client), "it stopped listening")
+                    wait_until(lambda: not listening(server.client), "it stopped listening")
                     connection.sendall(b"QUJD\r\n\r\n")
                     self.assertEqual(read_json(connection)["data_ukuran"], 6)
                 code, stats = server.end()
@@ -77,9 +83,9 @@ class Shutdown(unittest.TestCase):
                 server = self.start(2, "process", "--grace", grace)
                 with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
                     connection.sendall(b"UPLOAD a QUJD")
-                    wait_until(lambda server=server: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
+                    wait_until(lambda: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
                     server.process.terminate()
-                    wait_until(lambda server=server: not listening(server.client), "it stopped listening")
+                    wait_until(lambda: not listening(server.client), "it stopped listening")
                     if signals == 2:
                         server.process.terminate()
                     code, stats = server.end()
@@ -102,7 +108,7 @@ class Shutdown(unittest.TestCase):
                 self.assertEqual(len(pids), 3)
                 server.process.kill()
                 killed_at = time.monotonic()
-                wait_until(lambda pids=pids: not alive(pids), "workers are gone")
+                wait_until(lambda: not alive(pids), "workers are gone")
                 self.assertLess(time.monotonic() - killed_at, 10)
                 free_port_works(server.client.port)
 
@@ -199,16 +205,15 @@ class DeadWorkers(ServerCase):
                    f"descriptors: {descriptors} before, {open_descriptors()} now")
 
     def test_an_idle_worker_that_dies_is_replaced(self) -> None:
-        os.kill(remote_stats(self.running.client)["per_worker"][0]["pid"], signal.SIGKILL)
-        for _ in range(5):
-            try:
-                remote_list(self.running.client)
-                break
-            except RemoteError:
-                pass
+        before = [worker["died"] for worker in remote_stats(self.running.client)["per_worker"]]
+        victim = remote_stats(self.running.client)["per_worker"][0]["pid"]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: not alive({victim}), "it is dead")
         self.assertEqual(remote_list(self.running.client), [])
-        pids = {worker["pid"] for worker in remote_stats(self.running.client)["per_worker"]}
+        workers = remote_stats(self.running.client)["per_worker"]
+        pids = {worker["pid"] for worker in workers}
         self.assertEqual(alive(pids), pids)
+        self.assertEqual([worker["died"] for worker in workers], [before[0] + 1, *before[1:]])
 
 
 class Deadlines:
@@ -283,7 +288,7 @@ class Overload(unittest.TestCase):
                 try:
                     places = 3 if mode == "legacy" else 5
                     held = [running.connect() for _ in range(places)]
-                    wait_until(lambda running=running: running.server.table.shared.open == places, "all are in")
+                    wait_until(lambda: running.server.table.shared.open == places, "all are in")
                     with self.assertRaises(RemoteError) as caught:
                         remote_list(running.client)
                     self.assertEqual(caught.exception.cause, "ditolak")
@@ -293,7 +298,7 @@ class Overload(unittest.TestCase):
                     for connection in held:
                         self.assertEqual(read_json(connection)["status"], "OK")
                         connection.close()
-                    wait_until(lambda running=running: running.server.table.shared.open == 0, "all are out")
+                    wait_until(lambda: running.server.table.shared.open == 0, "all are out")
                     self.assertEqual(remote_list(running.client), [])
                     self.assertEqual(running.stats()["refused"], 1)
                 finally:
@@ -307,12 +312,34 @@ class Overload(unittest.TestCase):
                     running.write("a", b"x" * 100_000)
                     with ThreadPoolExecutor(100) as pool:
                         results = list(pool.map(
-                            lambda _, running=running: remote_get(running.client, "a", lambda piece: None).size_bytes,
+                            lambda _: remote_get(running.client, "a", lambda piece: None).size_bytes,
                             range(300)))
                     self.assertEqual(results, [100_000] * 300)
                     self.assertEqual(running.stats()["succeeded"], 300)
                 finally:
                     running.stop()
+
+
+    @unittest.skipUnless(sys.platform == "linux", "limits as on Linux")
+    def test_a_low_limit_of_descriptors_is_respected(self) -> None:
+        for mode, limit in (("thread", 80), ("process", 100)):
+            with self.subTest(mode=mode):
+                server = ServerProcess(2, mode, preexec_fn=lambda: resource.setrlimit(
+                    resource.RLIMIT_NOFILE, (limit, limit)))
+                self.addCleanup(server.close)
+                clients = [socket.create_connection((server.client.host, server.client.port), WAIT_S)
+                           for _ in range(150)]
+                outcomes: Counter[str] = Counter()
+                for connection in clients:
+                    with connection:
+                        connection.sendall(b"LIST\r\n\r\n")
+                        outcomes[read_json(connection)["status"]] += 1
+                self.assertGreater(outcomes["OK"], 5)
+                self.assertGreater(outcomes["ERROR"], 5)
+                self.assertEqual(remote_list(server.client), [])
+                self.assertEqual(server.stderr().count("\n"), 1, server.stderr())
+        with self.assertRaisesRegex(AssertionError, "ulimit"):
+            ServerProcess(50, "thread", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80)))
 
 
 @unittest.skipUnless(os.path.exists("/dev/full"), "no full device here")

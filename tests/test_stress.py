@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import file_client_stress_test as stress
-from file_client_cli import Server, remote_list
+from file_client_cli import RemoteError, Server, remote_list
 from tests.support import ROOT, WAIT_S, RunningServer, ServerProcess, children_of, run_script, wait_until
 from tests.test_faults import alive
 
@@ -211,7 +211,7 @@ class OneRow(unittest.TestCase):
             with running.connect() as holder:
                 holder.sendall(b"UPLOAD a QUJD")
                 row = stress.Row(Server("127.0.0.1", running.port, 0.5), "list", 1, 2, "thread")
-                with self.assertRaises(stress.RemoteError) as caught:
+                with self.assertRaises(RemoteError) as caught:
                     stress.measure(row)
                 self.assertEqual(caught.exception.cause, "timeout")
         finally:
@@ -262,7 +262,7 @@ class Arithmetic(unittest.TestCase):
             keys = ("succeeded", "failed", "died")
             return {"mode": "process", "workers": 5, "cpu_s": 1.0, "peak_rss_bytes": 1, "active": 0, "waiting": 0,
                     "succeeded": sum(worker[0] for worker in workers), "failed": sum(worker[1] for worker in workers),
-                    "per_worker": [dict(zip(keys, worker)) for worker in workers]}
+                    "per_worker": [dict(zip(keys, worker, strict=True)) for worker in workers]}
 
         before = stats((3, 1, 0), (1, 0, 0), (0, 0, 0), (0, 0, 0), (7, 0, 0))
         after = stats((5, 1, 0), (1, 0, 0), (4, 1, 0), (0, 0, 1), (8, 0, 0))
@@ -331,13 +331,13 @@ class WholeTable(unittest.TestCase):
                 assert process.stderr
                 while "[2/" not in process.stderr.readline():
                     pass
-                wait_until(lambda pid=process.pid: len(children_of(pid)) > 4, "server and client run")
+                wait_until(lambda: len(children_of(process.pid)) > 4, "server and client run")
                 children = children_of(process.pid)
                 process.send_signal(number)
                 out, err = process.communicate(timeout=60)
                 self.assertEqual(process.returncode, 130, err)
                 self.assertNotIn("Traceback", err)
-                wait_until(lambda pids=children: not alive(pids), "nothing runs any more")
+                wait_until(lambda: not alive(children), "nothing runs any more")
                 self.assertEqual(len(self.rows()), 1)
                 self.assertIn("1 dari 8 baris", out)
                 self.assertFalse(list(self.output.glob("files-*")))
