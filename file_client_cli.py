@@ -32,7 +32,7 @@ from typing import Any, BinaryIO
 
 from file_protocol import (
     DEFAULT_HOST, DEFAULT_PORT, END, UNKNOWN_REQUEST, CommandLine, ProtocolError, Received, Truncated, Wire,
-    crc32_of, encode_request, raw_pieces, read_reply, seconds, send_file_body, send_raw_body,
+    crc32_of, encode_request, raw_pieces, read_reply, reason, seconds, send_file_body, send_raw_body,
 )
 
 try:
@@ -107,11 +107,11 @@ def _conversation(server: Server) -> Iterator[_Conversation]:
         if conversation is None:
             raise RemoteError("ditolak", f"tidak ada server di {server.host}:{server.port}; jalankan dulu: "
                               "python3 file_server.py 5 thread") from None
-        raise RemoteError("putus", f"koneksi terputus ({error.strerror or error})") from None
+        raise RemoteError("putus", f"koneksi terputus ({reason(error)})") from None
     except OSError as error:
         if conversation is None:
             raise RemoteError("ditolak", f"{server.host}:{server.port} tidak dapat dihubungi "
-                              f"({error.strerror or error})") from None
+                              f"({reason(error)})") from None
         raise  # a local file, not the connection
     finally:
         if conversation:
@@ -313,10 +313,14 @@ def run_command(server: Server, options: argparse.Namespace) -> int:
     except RemoteError as error:
         print(f"gagal ({error.cause}): {error}", file=sys.stderr)
     except OSError as error:
-        print(f"gagal: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        print(f"gagal: {error.filename or 'file'}: {reason(error)}", file=sys.stderr)
     else:
         return 0
     return 1
+
+
+class _ShellLine(CommandLine):
+    hint = "ketik help"
 
 
 class Shell(cmd.Cmd):
@@ -328,7 +332,7 @@ class Shell(cmd.Cmd):
     def __init__(self, server: Server) -> None:
         super().__init__()
         self._server = server
-        self._parser = CommandLine(prog="", add_help=False)
+        self._parser = _ShellLine(prog="", add_help=False)
         add_commands(self._parser)
 
     def _run(self, line: str) -> None:

@@ -39,7 +39,7 @@ from file_client_cli import (
 )
 from file_protocol import (
     DEFAULT_PORT, SWITCH_INTERVAL_S, CommandLine, default_start_method, depend_on_parent, one_of, peak_rss_bytes,
-    seconds, whole_number,
+    reason, seconds, whole_number,
 )
 
 MB = 1024 * 1024  # as the course counts it
@@ -438,7 +438,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"galat ({error.cause}): {error}", file=sys.stderr)
         return 3
     except OSError as error:
-        print(f"galat: {error.filename or ''} {error.strerror or error}", file=sys.stderr)
+        print(f"galat: {error.filename or ''} {reason(error)}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         os._exit(130)  # what the clients are in the middle of is not waited for

@@ -69,10 +69,9 @@ class FileInterface:
     """The files of one folder, by name."""
 
     def __init__(self, directory: Path) -> None:
-        """Serve `directory`, which must exist; raises NotADirectoryError otherwise."""
+        """Serve `directory`; raises OSError if that is not a folder, or cannot be read."""
         self.directory = directory.resolve()
-        if not self.directory.is_dir():
-            raise NotADirectoryError(str(directory))
+        os.scandir(self.directory).close()
 
     def names(self) -> list[str]:
         """Return the names of the regular files, sorted."""

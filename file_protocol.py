@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import binascii
+import errno
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -61,6 +62,15 @@ _BLANK = b" \t\r\n"
 
 _VERB = re.compile(rb"[A-Za-z_]{1,16}")
 _FILE_VALUE = re.compile(rb'"data_file"[ \t\r\n]*:[ \t\r\n]*"')
+
+_REASONS = {
+    errno.ENOENT: "tidak ada", errno.EISDIR: "itu folder", errno.ENOTDIR: "itu bukan folder",
+    errno.EACCES: "tidak diizinkan", errno.EPERM: "tidak diizinkan", errno.ENOSPC: "disk penuh",
+    errno.EDQUOT: "kuota disk habis", errno.EADDRINUSE: "port sedang dipakai program lain",
+    errno.EADDRNOTAVAIL: "alamat itu bukan milik mesin ini", errno.EMFILE: "terlalu banyak file terbuka",
+    errno.ECONNREFUSED: "ditolak", errno.ECONNRESET: "diputus di seberang", errno.EPIPE: "diputus di seberang",
+    errno.EROFS: "disk hanya dapat dibaca", errno.EFBIG: "file terlalu besar", errno.EIO: "disk rusak",
+}
 
 _PARAMETERS = {"LIST": 0, "STATS": 0, "GET": 1, "DELETE": 1, "GET_RAW": 1, "UPLOAD": 1, "UPLOAD_RAW": 2}
 _SENT_BARE = {"LIST", "STATS", "GET", "DELETE", "GET_RAW"}  # some clients end these by silence alone
@@ -538,7 +548,7 @@ class FileProtocol:
         except ConnectionError:
             raise
         except OSError as error:
-            return Reply(error_reply(f"file tidak dapat disimpan: {error.strerror}"), ok=False, framing_lost=True)
+            return Reply(error_reply(f"file tidak dapat disimpan: {reason(error)}"), ok=False, framing_lost=True)
         return Reply(encode_reply("OK", f"{name} sudah disimpan", data_namafile=name, data_ukuran=size_bytes,
                                   data_crc32=f"{crc32:08x}", data_antre_s=round(waited_s, 6)), ok=True)
 
@@ -676,6 +686,13 @@ def default_start_method() -> str:
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
+def reason(error: OSError) -> str:
+    """Return why the system refused, for people: in Indonesian where it is common, else as the system says it."""
+    if isinstance(error, socket.gaierror):
+        return "nama host tidak dikenal"
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
+
+
 def depend_on_parent() -> None:
     """Make this worker process leave Ctrl-C to its parent, and end at once when the parent is gone: killed,
     a parent cannot stop its workers, and they would wait for work for ever."""
@@ -710,10 +727,12 @@ class CommandLine(argparse.ArgumentParser):
         ("the following arguments are required", "masih kurang"),
     )
 
+    hint = "lihat --help"
+
     def error(self, message: str) -> NoReturn:
         for english, indonesian in self._WORDS:
             message = message.replace(english, indonesian)
-        self.exit(2, f"galat: {message} (lihat {self.prog} --help)\n")
+        self.exit(2, f"galat: {message} ({self.hint})\n")
 
     def add_address(self, default_port: int | None, warning: str = "") -> None:
         """Add --host and --port; `warning` tells what another host than loopback means."""

@@ -40,7 +40,8 @@ from typing import Any, NamedTuple
 from file_interface import FileInterface
 from file_protocol import (
     DEFAULT_HOST, DEFAULT_PORT, SWITCH_INTERVAL_S, CommandLine, FileProtocol, ProtocolError, Request, RequestReader,
-    Wire, default_start_method, depend_on_parent, error_reply, one_of, peak_rss_bytes, seconds, whole_number,
+    Wire, default_start_method, depend_on_parent, error_reply, one_of, peak_rss_bytes, reason, seconds,
+    whole_number,
 )
 
 log = logging.getLogger("server")
@@ -320,8 +321,7 @@ class FileServer:
             self.files = FileInterface(settings.directory)
             self.files.remove_debris()
         except OSError as error:
-            reason = error.strerror or "bukan folder"
-            raise ServerError(f"folder tidak dapat dipakai: {settings.directory} ({reason})") from None
+            raise ServerError(f"folder tidak dapat dipakai: {settings.directory} ({reason(error)})") from None
         start_method = settings.start_method if self.mode == "process" else None
         self.table = WorkerTable(self.mode, settings.workers, slots, start_method)
         reserved = 2 * slots + 64  # descriptors for the files in work, the copies for processes, and the rest
@@ -364,7 +364,7 @@ class FileServer:
             self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             self.stop_workers()
-            raise ServerError(f"tidak dapat memakai {host}:{port} ({error.strerror or error})") from None
+            raise ServerError(f"tidak dapat memakai {host}:{port} ({reason(error)})") from None
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self.table.shared.started_at = time.monotonic()
@@ -601,8 +601,8 @@ class PoolServer(FileServer):
                 return
             except (OSError, RuntimeError) as error:  # BrokenExecutor and BrokenBarrierError are RuntimeErrors
                 self.stop_workers()
-                reason = error
-        raise ServerError(f"pool {self.settings.workers} {self.mode} tidak dapat dibuat ({reason})")
+                failure = error
+        raise ServerError(f"pool {self.settings.workers} {self.mode} tidak dapat dibuat ({failure})")
 
     def _start_pool(self) -> None:
         count = self.settings.workers

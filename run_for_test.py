@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from file_client_cli import Server, size_text
 from file_client_stress_test import COLUMNS, ENCODINGS, EXECUTORS, MB, OPERATIONS, append_csv, row_text
-from file_protocol import CommandLine, one_of, seconds, whole_number
+from file_protocol import CommandLine, one_of, reason, seconds, whole_number
 
 HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S = 120.0  # for a server to say that it is ready
@@ -234,7 +234,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        parser.error(f"folder hasil tidak dapat dibuat: {options.output} ({error.strerror})")
+        parser.error(f"folder hasil tidak dapat dibuat: {options.output} ({reason(error)})")
     largest_bytes = max(options.volumes) * MB * (2 + max(options.client_workers))
     free_bytes = shutil.disk_usage(options.output).free
     if free_bytes < largest_bytes:
