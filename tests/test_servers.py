@@ -11,12 +11,14 @@ import threading
 import unittest
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from file_client_cli import (
     RemoteError, Server, download, remote_delete, remote_get, remote_list, remote_stats, upload,
 )
 from file_interface import TEMPORARY_PREFIX
+from file_protocol import encode_request
 from tests.support import WAIT_S, ServerCase, read_json, wait_until
 from tests.test_framing import BAD, BASE64, BODY, MIME, PIECES
 
@@ -138,6 +140,46 @@ class Functional:
             self.assertEqual(self.running.ask(b"LIST")["data"], ["a.txt"])
             self.assertEqual(self.running.ask(b"LI", b"ST", end=True)["data"], ["a.txt"])
             self.assertEqual(self.running.ask(b"DELETE a.txt")["status"], "OK")
+
+        def test_every_form_cut_at_every_offset(self) -> None:
+            body = bytes(range(40, 60))
+            text = base64.b64encode(body)
+            pieces = b"".join(base64.b64encode(body[at:at + 7]) for at in range(0, 20, 7))
+            forms = [b"LIST", b"GET kept", b"GET kept\n", b"GET kept\r\n", b"get 'kept'\r\n\r\n", b"DELETE none",
+                     b"UPLOAD %s " + text + b"\r\n\r\n", b'UPLOAD %s "' + text + b'"', b"UPLOAD %s\r\n" + text +
+                     b"\r\n\r\n", b"upload %s " + pieces + b"\r\n\r\n", b"UPLOAD %s " + text[:8] + b"\r\n" + text[8:] +
+                     b"\r\n\r\n", b"UPLOAD_RAW %s 20\r\n\r\n" + body]
+            self.running.write("kept", body)
+
+            def one(form: int, cut: int) -> None:
+                sent = forms[form].replace(b"%s", b"f%d-%d" % (form, cut))
+                reply = self.running.ask(*filter(None, (sent[:cut], sent[cut:])))
+                if b"none" in sent:
+                    self.assertIn("tidak ditemukan", reply["data"], sent)
+                    return
+                self.assertEqual(reply["status"], "OK", (sent, cut))
+                if "data_file" in reply:
+                    self.assertEqual(base64.b64decode(reply["data_file"]), body)
+                elif "data_crc32" in reply:
+                    self.assertEqual(self.running.read(reply["data_namafile"]), body)
+
+            with ThreadPoolExecutor(16) as pool:
+                done = [pool.submit(one, number, cut) for number, form in enumerate(forms)
+                        for cut in range(len(form) + 1)]
+            for future in done:
+                future.result()
+
+        def test_random_files_go_up_and_come_down_bit_for_bit(self) -> None:
+            letters = "aB1 _-'\"()&;$#@!%ñ文😀."
+            for turn in range(30):
+                name = "".join(self.random.choices(letters, k=self.random.randint(1, 30))).lstrip(".") + "x"
+                data = self.random.randbytes(self.random.choice((turn, self.random.randint(0, 1 << 20))))
+                sent = encode_request("UPLOAD", name) + b' "' + base64.b64encode(data) + b'"\r\n\r\n'
+                cuts = sorted(self.random.choices(range(len(sent)), k=self.random.randint(0, 30)))
+                with self.subTest(turn=turn, name=name, length=len(data)):
+                    reply = self.running.ask(*(sent[start:end] for start, end in pairwise([0, *cuts, len(sent)])))
+                    self.assertEqual((reply["status"], reply["data_namafile"]), ("OK", name), reply)
+                    self.assertEqual(self.get(name, raw=bool(turn % 2)), data)
 
         def test_an_unknown_verb_gets_exactly_this(self) -> None:
             with self.running.connect() as connection:
