@@ -201,7 +201,7 @@ class Worker:
         wire = Wire(connection, self.settings.idle_timeout_s, self.settings.total_timeout_s)
         reader = RequestReader(wire)
         try:
-            while not self.table.shared.stopping:
+            while True:
                 wire.restart_deadline()
                 try:
                     request = reader.next()
@@ -213,7 +213,8 @@ class Worker:
                     wire.send(error_reply(str(error)))
                     if error.framing_lost:
                         return True
-            return True
+                if self.table.shared.stopping:
+                    return True
         except TimeoutError:
             if wire.first_byte_at is None or reader.begun:  # not when it just keeps a served connection open
                 wire.restart_deadline()
@@ -235,27 +236,26 @@ class Worker:
         """Answer one request, and count it before the last bytes of the reply leave; return whether to end."""
         slot = self.slot
         counted = request.verb != "STATS"
-        slot.busy = 1
+        ok = None
+        slot.busy = counted
         try:
             reply = self.protocol.answer(request, wire, waited_s)
-        except BaseException as error:
-            slot.failed += counted
-            if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
-                log.error("%s %s: %s", request.verb, " ".join(request.parameters), error)
-                return True  # without the end of the reply: the client sees that it is not whole
-            raise
-        else:
+            ok = reply.ok
             slot.busy = 0  # from here on it is counted as what it is, even if this worker is killed
-            slot.succeeded += counted and reply.ok
-            slot.failed += counted and not reply.ok
+            slot.succeeded += counted and ok
+            slot.failed += counted and not ok
             wire.restart_deadline()  # a reply that says "too late" must still go out
-            try:
-                wire.send(reply.tail)
-            except BaseException:
-                slot.succeeded -= counted and reply.ok
-                slot.failed += counted and reply.ok
-                raise
+            wire.send(reply.tail)
             return reply.framing_lost
+        except BaseException as error:
+            slot.succeeded -= counted and ok is True
+            slot.failed += counted and ok is not False
+            if not isinstance(error, OSError):
+                raise
+            expected = isinstance(error, (ConnectionError, TimeoutError))
+            log.log(logging.INFO if expected else logging.ERROR, "%s %s: %s", request.verb,
+                    " ".join(request.parameters), reason(error))
+            return True  # without the end of the reply: so the client sees that it is not whole
         finally:
             slot.cpu_us = int(time.process_time() * 1e6)
             slot.busy = 0
@@ -404,8 +404,10 @@ class FileServer:
             if not client.future.cancel() and client.number in resting:
                 with suppress(OSError):
                     client.connection.shutdown(socket.SHUT_RD)  # kept open between two requests: it ends here
-        wait([client.future for client in clients], self.settings.grace_s)
+        futures = [client.future for client in clients]
+        wait(futures, self.settings.grace_s)
         self.abort()
+        wait(futures)
         self.stop_workers()
         self._settle(rescue=False)
         while self._lingering:
@@ -439,7 +441,8 @@ class FileServer:
             self._spare = open(os.devnull, "rb")
             return
         connection.setblocking(True)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError):  # macOS refuses when the client has left already
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self._open) < self._capacity:
             self._dispatch(connection, next(self._numbers), time.monotonic())
         else:
@@ -449,7 +452,7 @@ class FileServer:
     def _dispatch(self, connection: socket.socket, number: int, accepted_at: float) -> None:
         try:
             future = self.hand_over(connection, number, accepted_at)
-        except BrokenExecutor as error:  # a worker has died and nobody has told us yet
+        except RuntimeError as error:  # no thread can be started; or, as BrokenExecutor, a worker has just died
             future = Future()
             future.set_exception(error)
         self._open[number] = _Open(number, connection, accepted_at, future)
@@ -515,6 +518,8 @@ class FileServer:
         self._selector.register(connection, selectors.EVENT_READ, self._discard)
 
     def _discard(self, connection: socket.socket) -> None:
+        if connection.fileno() < 0:
+            return  # closed a moment ago, to make room
         try:
             ended = not connection.recv(1 << 16)
         except BlockingIOError:

@@ -257,6 +257,9 @@ class Deadlines:
             with self.running.connect() as connection:
                 connection.sendall(b"GET big\r\n\r\n")
                 wait_until(lambda: self.running.stats()["failed"] == failed + 1, "it is given up")
+                last = read_to_end(connection)  # whatever comes of it must not look whole
+                self.assertTrue(last)
+                self.assertNotIn(b"\r\n", last)
             self.assertEqual(remote_list(self.running.client), ["big"])
 
 

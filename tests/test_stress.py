@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import file_client_stress_test as stress
-from file_client_cli import RemoteError, Server, remote_list
+from file_client_cli import RemoteError, Server, remote_list, remote_stats
 from tests.support import ROOT, WAIT_S, RunningServer, ServerProcess, children_of, run_script, wait_until
 from tests.test_faults import alive
 
@@ -356,8 +356,27 @@ class WholeTable(unittest.TestCase):
         self.assertIn("broken", (self.output / "log.txt").read_text(encoding="utf-8"))
 
 
-class ShortFiles(unittest.TestCase):
-    """A server whose folder is not what it was when the row began."""
+@unittest.skipUnless(sys.platform == "linux", "memory as Linux tells it")
+class Memory(unittest.TestCase):
+    """What a server needs must not depend on how large a file is."""
+
+    def test_large_files_stream(self) -> None:
+        for mode in ("thread", "process"):
+            for encoding in stress.ENCODINGS:
+                server = ServerProcess(1, mode)
+                self.addCleanup(server.close)
+                peaks = []
+                for volume_mb in (1, 64):
+                    for operation in ("upload", "download"):
+                        row = stress.Row(server.client, operation, volume_mb, 1, "thread", encoding)
+                        self.assertEqual(stress.summarise(stress.measure(row))["galat"], "")
+                    peaks.append(remote_stats(server.client)["peak_rss_bytes"])
+                with self.subTest(mode=mode, encoding=encoding):
+                    self.assertLess(peaks[1] - peaks[0], 4 * stress.MB)
+
+
+class OneRowCsv(unittest.TestCase):
+    """The stress client by hand."""
 
     def test_the_csv_of_the_stress_client_grows(self) -> None:
         server = ServerProcess(2, "thread")
