@@ -53,9 +53,9 @@ COLUMNS = (
     "waktu_total_per_client_s", "throughput_per_client_byte_per_s", "client_sukses", "client_gagal",
     "server_sukses", "server_gagal", "server_menganggur", "permintaan_sukses", "permintaan_gagal",
     "waktu_dinding_s", "throughput_total_byte_per_s", "galat",
-    "ulangan", "koneksi_rata_s", "antre_rata_s", "transfer_rata_s", "total_min_s", "total_p50_s", "total_p95_s",
-    "total_maks_s", "selisih_mulai_maks_s", "cpu_server_s", "cpu_client_s", "memori_server_byte",
-    "memori_client_byte", "catatan", "encoding",
+    "ulangan", "sebaran_waktu_s", "koneksi_rata_s", "antre_rata_s", "transfer_rata_s",
+    "total_min_s", "total_p50_s", "total_p95_s", "total_maks_s", "selisih_mulai_maks_s",
+    "cpu_server_s", "cpu_client_s", "memori_server_byte", "memori_client_byte", "catatan", "encoding",
 )
 
 
@@ -253,8 +253,12 @@ def _outcome(client: int, future: Future[Outcome]) -> Outcome:
     except Exception as error:
         if not isinstance(error, BrokenExecutor):
             traceback.print_exc()
-        return Outcome(client, "client", f"{type(error).__name__}: {error}", 0, "", 0.0, None, None, 0.0, "", 0.0,
-                       0.0, None)
+        return failed_outcome(client, "client", f"{type(error).__name__}: {error}")
+
+
+def failed_outcome(client: int, cause: str, message: str) -> Outcome:
+    """Return the outcome of a client that could tell nothing itself."""
+    return Outcome(client, cause, message, 0, "", 0.0, None, None, 0.0, "", 0.0, 0.0, None)
 
 
 def _stats(server: Server) -> dict[str, Any] | None:
@@ -288,7 +292,7 @@ def _stats_after(server: Server, failed: bool) -> dict[str, Any] | None:
 
 
 def summarise(measured: Measured) -> dict[str, Any]:
-    """Return the row of the table, by column; None is a blank. `nomor` and `ulangan` are the caller's."""
+    """Return the row of the table, by column; None is a blank. `nomor` is the caller's."""
     row, outcomes = measured.row, measured.outcomes
     before, after = measured.before, measured.after
     good = [outcome for outcome in outcomes if not outcome.cause]
@@ -324,7 +328,8 @@ def summarise(measured: Measured) -> dict[str, Any]:
         "waktu_dinding_s": round(wall_s, 6),
         "throughput_total_byte_per_s": round(file_bytes / wall_s, 1) if good and file_bytes else None,
         "galat": " ".join(f"{cause}:{count}" for cause, count in sorted(causes.items())),
-        "ulangan": None,
+        "ulangan": 1,
+        "sebaran_waktu_s": None,
         "koneksi_rata_s": koneksi_s,
         "antre_rata_s": antre_s,
         "transfer_rata_s": None,
@@ -444,7 +449,7 @@ def main(argv: list[str] | None = None) -> int:
         os._exit(130)  # what the clients are in the middle of is not waited for
     result = summarise(measured)
     if options.json:
-        print(json.dumps(asdict(measured) | {"result": result}))
+        print(json.dumps(asdict(measured)))
     else:
         print(row_text(result))
     for message, count in Counter(outcome.message for outcome in measured.outcomes if outcome.cause).items():

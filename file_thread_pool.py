@@ -6,6 +6,7 @@ live line about its workers. The line is written by a thread of its own, so it g
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -62,15 +63,26 @@ class ThreadPoolServer(PoolServer):
             print(line, file=sys.stderr, flush=True)
 
 
+def _stop_with_stdin(server: ThreadPoolServer) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    server.stop()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the pool server; return the exit code: 0 stopped by a signal, 2 wrong usage, 3 cannot start."""
     parser = server_command_line("Server file dengan pool thread atau pool proses, yang dapat dipantau.",
                                  list(EXECUTORS))
     parser.add_argument("--monitor", type=seconds, metavar="DETIK",
                         help="tulis keadaan worker ke stderr setiap sekian detik")
+    parser.add_argument("--stop-with-stdin", action="store_true",
+                        help="berhenti bila stdin berakhir, jadi bersama program yang memulainya")
     options = parser.parse_args(argv)
     try:
-        run(ThreadPoolServer(settings_from(options), options.mode, options.monitor))
+        server = ThreadPoolServer(settings_from(options), options.mode, options.monitor)
+        if options.stop_with_stdin:
+            threading.Thread(target=_stop_with_stdin, args=(server,), daemon=True).start()
+        run(server)
     except ServerError as error:
         print(f"galat: {error}", file=sys.stderr)
         return 3

@@ -10,6 +10,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
+import platform
+import random
 import shutil
 import signal
 import statistics
@@ -19,19 +22,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from file_client_cli import Server, size_text
-from file_client_stress_test import COLUMNS, ENCODINGS, EXECUTORS, MB, OPERATIONS, append_csv, row_text
-from file_protocol import CommandLine, one_of, reason, seconds, whole_number
+from file_client_stress_test import (
+    ENCODINGS, EXECUTORS, MB, OPERATIONS, Measured, Outcome, Row, append_csv, failed_outcome, row_text, summarise,
+)
+from file_protocol import CommandLine, default_start_method, one_of, reason, seconds, whole_number
 
 HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S = 120.0  # for a server to say that it is ready
 STOP_TIMEOUT_S = 30.0  # for a server to end after being told to
+NEWEST = Path()  # for --resume without a folder
 ROW_COST_BYTES = 300 * MB  # what the fixed part of a row takes, in bytes moved: for the estimate of time left
 
 
@@ -80,8 +86,8 @@ def combinations(options: argparse.Namespace) -> list[Combination]:
 def running_server(row: Combination, directory: Path, log: IO[str]) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """Run a server for one row; yield its port and process. Raises ServerFailed."""
     command = [sys.executable, str(HERE / "file_thread_pool.py"), str(row.workers), row.model_server,
-               "--port", "0", "--files", str(directory)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+               "--port", "0", "--files", str(directory), "--stop-with-stdin"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
     give_up = threading.Timer(START_TIMEOUT_S, process.kill)
     give_up.start()
     try:
@@ -101,27 +107,46 @@ def running_server(row: Combination, directory: Path, log: IO[str]) -> Iterator[
             process.communicate()
 
 
-def run_row(row: Combination, options: argparse.Namespace, log: IO[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run one row; return its columns, and the raw data they came from. Raises ServerFailed."""
+def run_row(row: Combination, options: argparse.Namespace, log: IO[str]) -> dict[str, Any]:
+    """Run one row; return its raw data, from which result_of() makes the columns. Raises ServerFailed."""
     with tempfile.TemporaryDirectory(prefix="files-", dir=options.output) as directory, \
             running_server(row, Path(directory), log) as (port, server):
         command = [sys.executable, str(HERE / "file_client_stress_test.py"), "--port", str(port), "--json",
                    "--operation", row.operation, "--volume", str(row.volume_mb), "--clients", str(row.clients),
                    "--pool", row.model_client, "--encoding", row.encoding, "--timeout", str(options.timeout)]
         client = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
-        raw = json.loads(client.stdout) if client.returncode in (0, 1) and client.stdout else {}
-        result = raw.pop("result", None) or dict.fromkeys(COLUMNS) | {
-            "client_sukses": 0, "client_gagal": row.clients,
-            "galat": f"{'ditolak' if client.returncode == 3 else 'client'}:{row.clients}", "catatan": "",
-        }
-        if server.poll() is not None:  # it died in the middle, and all its workers with it
-            result |= {"server_sukses": 0, "server_gagal": row.workers, "server_menganggur": 0}
-            result["catatan"] = "; ".join(filter(None, (result["catatan"], f"server mati ({server.returncode})")))
-    return result | {
-        "nomor": row.nomor, "model_server": row.model_server, "model_client": row.model_client,
-        "operasi": row.operation, "volume_mb": row.volume_mb, "client_worker_pool": row.clients,
-        "server_worker_pool": row.workers, "encoding": row.encoding, "ulangan": 1,
-    }, raw
+        if client.returncode in (0, 1) and client.stdout:
+            raw: dict[str, Any] = json.loads(client.stdout)
+        else:
+            cause = "ditolak" if client.returncode == 3 else "client"
+            raw = {"before": None, "after": None, "outcomes": [
+                asdict(failed_outcome(number, cause, "baris tidak dapat dijalankan")) for number in range(row.clients)]}
+        raw["server_mati"] = server.poll()  # None while it lives
+    return raw
+
+
+def result_of(row: Combination, raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row from its raw data."""
+    result = summarise(Measured(
+        Row(Server(), row.operation, row.volume_mb, row.clients, row.model_client, row.encoding),
+        [Outcome(**outcome) for outcome in raw["outcomes"]], raw["before"], raw["after"]))
+    if raw["server_mati"] is not None:  # in the middle, and all its workers with it
+        result |= {"server_sukses": 0, "server_gagal": row.workers, "server_menganggur": 0}
+        result["catatan"] = "; ".join(filter(None, (result["catatan"], f"server mati ({raw['server_mati']})")))
+    return result | {"nomor": row.nomor, "model_server": row.model_server, "server_worker_pool": row.workers}
+
+
+def median_of(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of the table for the repeats of a row: the one with the median time, as it was measured,
+    so that its numbers belong together; or if any failed, the one that failed most."""
+    worst = max(results, key=lambda result: (result["client_gagal"], result["server_gagal"] or 0))
+    times_s = [result["waktu_total_per_client_s"] for result in results]
+    if not succeeded(worst) or None in times_s:
+        failed = sum(not succeeded(result) for result in results)
+        note = f"{failed} dari {len(results)} ulangan gagal" if len(results) > 1 else ""
+        return worst | {"ulangan": len(results), "catatan": "; ".join(filter(None, (worst["catatan"], note)))}
+    middle = sorted(results, key=lambda result: float(result["waktu_total_per_client_s"]))[(len(results) - 1) // 2]
+    return middle | {"ulangan": len(results), "sebaran_waktu_s": round(max(times_s) - min(times_s), 6)}
 
 
 def succeeded(result: dict[str, Any]) -> bool:
@@ -180,26 +205,139 @@ def print_summary(results: list[dict[str, Any]]) -> None:
               f"{rates[0]:>12} {rates[1]:>12}")
 
 
+# ---- the journal: what came of each row, from which everything else can be made again
+
+Key = tuple[Combination, int]  # a row, and which repeat of it
+
+
+def append_journal(path: Path, row: Combination, repeat: int, raw: dict[str, Any]) -> None:
+    """Append a row: a line for each client, and last the line that makes it count. On the disk on return."""
+    key = asdict(row) | {"ulangan": repeat}
+    lines = [{"jenis": "client"} | key | outcome for outcome in raw["outcomes"]]
+    lines.append({"jenis": "baris"} | key | {name: raw[name] for name in ("before", "after", "server_mati")})
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_journal(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
+    """Return the raw data of each row that is whole, and how many bytes of the file that is."""
+    found: dict[Key, dict[str, Any]] = {}
+    outcomes: list[dict[str, Any]] = []
+    whole_bytes = position = 0
+    with open(path, "rb") as file:
+        for line in file:
+            position += len(line)
+            if not line.endswith(b"\n"):
+                break  # cut in the middle of a write
+            fields = json.loads(line)
+            kind, repeat = fields.pop("jenis"), fields.pop("ulangan")
+            row = Combination(**{name: fields.pop(name) for name in Combination.__dataclass_fields__})
+            if kind == "client":
+                outcomes.append(fields)
+            else:
+                found[row, repeat] = fields | {"outcomes": outcomes}
+                outcomes, whole_bytes = [], position
+    return found, whole_bytes
+
+
+def table_of(journal: dict[Key, dict[str, Any]], rows: list[Combination], repeats: int) -> list[dict[str, Any]]:
+    """Return the rows of the table that are complete, in the order of the table."""
+    return [
+        median_of([result_of(row, journal[row, repeat]) for repeat in range(1, repeats + 1)])
+        for row in rows if all((row, repeat) in journal for repeat in range(1, repeats + 1))
+    ]
+
+
+# ---- what it ran on
+
+SAME_TO_RESUME = ("host", "sistem", "cpu", "inti_cpu", "memori_byte", "python", "implementasi", "gil", "start_method")
+
+
+def environment(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the numbers depend on: this machine, this Python, this code, these options."""
+    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=HERE,
+                         capture_output=True, text=True, check=False) if shutil.which("git") else None
+    cpu = platform.processor()
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        cpu = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), cpu)
+    names = getattr(os, "sysconf_names", {})
+    return {
+        "waktu_mulai": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "sistem": platform.platform(),
+        "cpu": cpu,
+        "inti_cpu": os.cpu_count(),
+        "memori_byte": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else None,
+        "beban_awal": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "implementasi": platform.python_implementation(),
+        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "start_method": default_start_method(),
+        "commit": git.stdout.strip() or None if git else None,
+        "opsi": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+    }
+
+
+def resume(options: argparse.Namespace) -> None:
+    """Make `options` those of the interrupted run, and its folder fit to go on in. Raises ValueError."""
+    directory = options.resume
+    if directory is NEWEST:
+        runs = sorted(path.parent for path in (HERE / "hasil").glob("*/lingkungan.json"))
+        if not runs:
+            raise ValueError("tidak ada hasil yang dapat dilanjutkan")
+        directory = runs[-1]
+    try:
+        then = json.loads((directory / "lingkungan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(f"{directory} bukan hasil yang dapat dilanjutkan") from None
+    now = environment(options)
+    for name in SAME_TO_RESUME:
+        if then[name] != now[name]:
+            raise ValueError(f"tidak dapat dilanjutkan di sini: {name} dulu {then[name]}, sekarang {now[name]}")
+    vars(options).update(then["opsi"], output=directory, resume=directory)
+    for leftover in directory.glob("files-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    journal = directory / "mentah.jsonl"
+    if journal.exists():
+        os.truncate(journal, read_journal(journal)[1])
+
+
 # ---- the run
 
 
-def run_all(rows: list[Combination], options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
-    """Run the rows and append to `results`; each is on disk before the next begins. Raises ServerFailed."""
-    total_cost = sum(row.volume_bytes + ROW_COST_BYTES for row in rows)
+def run_all(rows: list[Combination], options: argparse.Namespace) -> None:
+    """Run what the journal does not have yet; each row is on the disk before the next. Raises ServerFailed."""
+    path = options.output / "mentah.jsonl"
+    path.touch()
+    journal, _ = read_journal(path)
+    recap = options.output / "rekap.csv"
+    recap.unlink(missing_ok=True)
+    for result in table_of(journal, rows, options.repeat):
+        append_csv(recap, result)
+    keys = [(row, repeat) for repeat in range(1, options.repeat + 1) for row in rows]
+    if options.repeat > 1:
+        random.Random(options.seed).shuffle(keys)  # so that a machine that slows down favours no model
+    keys = [key for key in keys if key not in journal]
+    total_cost = sum(row.volume_bytes + ROW_COST_BYTES for row, _ in keys)
     done_cost, begun_at = 0, time.perf_counter()
-    with open(options.output / "log.txt", "a", encoding="utf-8") as log, \
-            open(options.output / "mentah.jsonl", "a", encoding="utf-8") as raw_file:
-        for number, row in enumerate(rows, start=1):
-            print(f"[{number}/{len(rows)}] {row} ...", file=sys.stderr, flush=True)
-            result, raw = run_row(row, options, log)
-            raw_file.write(json.dumps({"baris": result, "mentah": raw}) + "\n")
-            raw_file.flush()
-            append_csv(options.output / "rekap.csv", result)
-            results.append(result)
+    with open(options.output / "log.txt", "a", encoding="utf-8") as log:
+        for number, (row, repeat) in enumerate(keys, start=1):
+            again = f" (ulangan {repeat})" if options.repeat > 1 else ""
+            print(f"[{number}/{len(keys)}] {row}{again} ...", file=sys.stderr, flush=True)
+            raw = run_row(row, options, log)
+            append_journal(path, row, repeat, raw)
+            journal[row, repeat] = raw
+            for result in table_of(journal, [row], options.repeat):
+                append_csv(recap, result)
             done_cost += row.volume_bytes + ROW_COST_BYTES
             left_s = (time.perf_counter() - begun_at) / done_cost * (total_cost - done_cost)
-            print(f"    {row_text(result)} | sisa {left_s / 60:.0f} menit {left_s % 60:.0f} detik",
+            print(f"    {row_text(result_of(row, raw))} | sisa {left_s / 60:.0f} menit {left_s % 60:.0f} detik",
                   file=sys.stderr, flush=True)
+
+
+# ---- the command line
 
 
 def _comma_list(parse: Any) -> Any:
@@ -224,9 +362,21 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="percobaan singkat: 1 MB, pool 1 dan 5")
     parser.add_argument("--timeout", type=seconds, default=Server.timeout_s, metavar="DETIK",
                         help="batas waktu satu client (bawaan: %(default)g)")
+    parser.add_argument("--repeat", type=whole_number(1, 1000), default=1, metavar="N",
+                        help="ukur tiap baris N kali, dalam urutan acak; tabel memuat mediannya (bawaan: 1)")
+    parser.add_argument("--seed", type=whole_number(0, 999_999_999), default=random.randrange(10**9),
+                        help="benih urutan acak itu (bawaan: acak, dicatat)")
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="folder hasil (bawaan: hasil/<tanggal-jam>/ di samping skrip ini)")
+    parser.add_argument("--resume", type=Path, nargs="?", const=NEWEST, metavar="DIR",
+                        help="lanjutkan hasil yang terputus (bawaan: yang terbaru), dengan pilihan yang sama")
     options = parser.parse_args(argv)
+    if options.resume is not None:
+        try:
+            resume(options)
+        except ValueError as error:
+            parser.error(str(error))
+        return options
     options.volumes = options.volumes or ([1] if options.quick else [10, 50, 100])
     options.client_workers = options.client_workers or ([1, 5] if options.quick else [1, 5, 50])
     options.server_workers = options.server_workers or ([1, 5] if options.quick else [1, 5, 50])
@@ -235,11 +385,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"folder hasil tidak dapat dibuat: {options.output} ({reason(error)})")
+    if (options.output / "lingkungan.json").exists():
+        parser.error(f"{options.output} sudah berisi hasil; pilih folder lain, atau lanjutkan dengan --resume")
     largest_bytes = max(options.volumes) * MB * (2 + max(options.client_workers))
     free_bytes = shutil.disk_usage(options.output).free
     if free_bytes < largest_bytes:
         parser.error(f"ruang disk kurang: baris terbesar perlu {size_text(largest_bytes)}, di {options.output} "
                      f"tinggal {size_text(free_bytes)}; kurangi --volumes atau --client-workers")
+    with open(options.output / "lingkungan.json", "w", encoding="utf-8") as file:
+        json.dump(environment(options), file, indent=2)
     return options
 
 
@@ -248,21 +402,20 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     rows = combinations(options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the same way as Ctrl-C
-    results: list[dict[str, Any]] = []
     code = 0
     try:
-        run_all(rows, options, results)
-        code = 0 if all(map(succeeded, results)) else 1
+        run_all(rows, options)
     except ServerFailed as error:
         print(f"galat: {error}", file=sys.stderr)
         code = 3
     except KeyboardInterrupt:
-        print("dihentikan; baris yang sudah selesai tersimpan", file=sys.stderr)
+        print(f"dihentikan; lanjutkan dengan: python3 run_for_test.py --resume {options.output}", file=sys.stderr)
         code = 130
+    results = table_of(read_journal(options.output / "mentah.jsonl")[0], rows, options.repeat)
     write_recap(options.output, results)
     print_summary(results)
     print(f"{len(results)} dari {len(rows)} baris, {sum(map(succeeded, results))} tanpa kegagalan: {options.output}")
-    return code
+    return code or (0 if all(map(succeeded, results)) else 1)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ import unittest
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import file_client_stress_test as stress
+import run_for_test as orchestrator
 from file_client_cli import RemoteError, Server, remote_list, remote_stats
 from tests.support import ROOT, WAIT_S, RunningServer, ServerProcess, children_of, run_script, wait_until
 from tests.test_faults import alive
@@ -309,7 +311,8 @@ class WholeTable(unittest.TestCase):
         for row in rows:
             self.assertEqual((row["client_gagal"], row["server_gagal"], row["permintaan_gagal"]), ("0", "0", "0"))
             self.assertEqual(row["permintaan_sukses"], row["client_worker_pool"])
-        self.assertEqual(sorted(os.listdir(self.output)), ["log.txt", "mentah.jsonl", "rekap.csv", "rekap.md"])
+        self.assertEqual(sorted(os.listdir(self.output)),
+                         ["lingkungan.json", "log.txt", "mentah.jsonl", "rekap.csv", "rekap.md"])
         self.assertEqual(sorted(os.listdir(ROOT / "files")), before)
         recap = (self.output / "rekap.md").read_text(encoding="utf-8")
         self.assertEqual(recap.count("\n## "), 4)
@@ -341,6 +344,106 @@ class WholeTable(unittest.TestCase):
                 self.assertEqual(len(self.rows()), 1)
                 self.assertIn("1 dari 8 baris", out)
                 self.assertFalse(list(self.output.glob("files-*")))
+
+    @unittest.skipUnless(sys.platform == "linux", "looks into /proc")
+    def test_killed_it_is_resumed_with_the_rows_that_are_missing(self) -> None:
+        arguments = [sys.executable, str(ROOT / "run_for_test.py"), "--quick", "--server-models", "process",
+                     "--client-models", "thread", "--operations", "upload", "--output", str(self.output)]
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert process.stderr
+        while "[3/4]" not in process.stderr.readline():
+            pass
+        children = children_of(process.pid)
+        process.kill()
+        process.communicate()
+        wait_until(lambda: not alive(children), "nothing runs any more")
+        with open(self.output / "mentah.jsonl", "a", encoding="utf-8") as journal:
+            journal.write('{"jenis": "client", "nomor"')  # as if cut in the middle of a write
+        self.assertEqual(len(self.rows()), 2)
+        first = self.rows()
+        done = run_script("run_for_test.py", "--resume", self.output)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([row["nomor"] for row in self.rows()], ["1", "2", "3", "4"])
+        self.assertEqual(self.rows()[:2], first)
+        self.assertIn("[2/2]", done.stderr)
+        self.assertFalse(list(self.output.glob("files-*")))
+        before = (self.output / "rekap.csv").read_bytes()
+        self.assertEqual(run_script("run_for_test.py", "--resume", self.output).returncode, 0)  # nothing is missing
+        self.assertEqual((self.output / "rekap.csv").read_bytes(), before)
+
+        lines = (self.output / "mentah.jsonl").read_bytes()
+        table = orchestrator.combinations(SimpleNamespace(
+            encodings=["base64"], server_models=["process"], client_models=["thread"], operations=["upload"],
+            volumes=[1], client_workers=[1, 5], server_workers=[1, 5]))  # type: ignore[arg-type]
+        path = self.output / "cut.jsonl"
+        ends = [at + 1 for at, byte in enumerate(lines) if byte == 10]
+        for cut in range(0, len(lines) + 1, 97):
+            path.write_bytes(lines[:cut])
+            journal_rows, whole_bytes = orchestrator.read_journal(path)
+            self.assertIn(whole_bytes, [0, *ends])
+            self.assertLessEqual(whole_bytes, cut)
+            self.assertEqual([row for row, _ in journal_rows], table[:len(journal_rows)])
+        self.assertEqual(len(orchestrator.read_journal(self.output / "mentah.jsonl")[0]), 4)
+        recomputed = orchestrator.table_of(orchestrator.read_journal(self.output / "mentah.jsonl")[0], table, 1)
+        for row in recomputed:
+            stress.append_csv(self.output / "again.csv", row)
+        self.assertEqual((self.output / "again.csv").read_bytes(), before)
+
+        environment = json.loads((self.output / "lingkungan.json").read_text(encoding="utf-8"))
+        self.assertEqual(environment["inti_cpu"], os.cpu_count())
+        for name in ("python", "host"):
+            (self.output / "lingkungan.json").write_text(json.dumps(environment | {name: "other"}), encoding="utf-8")
+            refused = run_script("run_for_test.py", "--resume", self.output)
+            self.assertEqual(refused.returncode, 2)
+            self.assertIn(name, refused.stderr)
+        self.assertEqual(run_script("run_for_test.py", "--quick", "--output", self.output).returncode, 2)
+
+    def test_repeats(self) -> None:
+        done = run_script("run_for_test.py", "--quick", "--repeat", 3, "--seed", 5, "--server-models", "thread",
+                          "--client-models", "thread", "--server-workers", 1, "--output", self.output)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = self.rows()
+        self.assertEqual(sorted(int(row["nomor"]) for row in rows), [1, 2, 3, 4])
+        self.assertEqual({row["ulangan"] for row in rows}, {"3"})
+        self.assertTrue(all(float(row["sebaran_waktu_s"]) > 0 for row in rows))
+        journal, _ = orchestrator.read_journal(self.output / "mentah.jsonl")
+        self.assertEqual(sorted(repeat for _, repeat in journal), sorted([1, 2, 3] * 4))
+        self.assertNotEqual([(row.nomor, repeat) for row, repeat in journal],
+                            sorted((row.nomor, repeat) for row, repeat in journal))
+
+    def test_the_row_of_several_repeats(self) -> None:
+        def result(time_s: float | None, failed: int = 0) -> dict[str, Any]:
+            return {"waktu_total_per_client_s": time_s, "client_gagal": failed, "server_gagal": 0, "catatan": ""}
+
+        chosen = orchestrator.median_of([result(3.0), result(1.0), result(2.0)])
+        self.assertEqual((chosen["waktu_total_per_client_s"], chosen["sebaran_waktu_s"]), (2.0, 2.0))
+        chosen = orchestrator.median_of([result(3.0), result(1.0, failed=2), result(2.0)])
+        self.assertEqual((chosen["client_gagal"], chosen["catatan"]), (2, "1 dari 3 ulangan gagal"))
+
+    def test_a_server_that_dies_during_a_row_costs_that_row(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in os.listdir(ROOT):
+                if name.endswith(".py"):
+                    Path(folder, name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+            server = Path(folder, "file_thread_pool.py")  # this one dies under every upload of 5 clients
+            server.write_text(server.read_text(encoding="utf-8").replace("def main(", """def _die(server):
+    while sum(slot.busy for slot in server.table.slots) < 4:
+        time.sleep(0.001)
+    os._exit(9)
+
+
+def main(""", 1).replace("        run(server)", "        threading.Thread(target=_die, args=(server,)).start()\n"
+                                                   "        run(server)"), encoding="utf-8")
+            done = subprocess.run([sys.executable, str(Path(folder, "run_for_test.py")), "--volumes", "20",
+                                   "--operations", "upload", "--server-models", "thread", "--client-models", "thread",
+                                   "--client-workers", "5,1", "--server-workers", "5", "--output", str(self.output)],
+                                  capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        died, fine = self.rows()
+        self.assertEqual((died["client_sukses"], died["client_gagal"], died["galat"]), ("0", "5", "putus:5"))
+        self.assertEqual((died["server_sukses"], died["server_gagal"]), ("0", "5"))
+        self.assertIn("server mati (9)", died["catatan"])
+        self.assertEqual((fine["client_sukses"], fine["server_gagal"]), ("1", "0"))
 
     def test_a_server_that_will_not_start(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
