@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import cmd
 import glob
+import io
 import json
 import os
 import secrets
@@ -108,6 +109,8 @@ def _conversation(server: Server) -> Iterator[_Conversation]:
             raise RemoteError("ditolak", f"tidak ada server di {server.host}:{server.port}; jalankan dulu: "
                               "python3 file_server.py 5 thread") from None
         raise RemoteError("putus", f"koneksi terputus ({reason(error)})") from None
+    except UnicodeError:
+        raise RemoteError("ditolak", f"bukan nama host: {server.host}") from None
     except OSError as error:
         if conversation is None:
             raise RemoteError("ditolak", f"{server.host}:{server.port} tidak dapat dihubungi "
@@ -182,7 +185,7 @@ def remote_get(server: Server, name: str, write: Callable[[bytes | memoryview], 
                 for piece in raw_pieces(wire, size_bytes):
                     write(piece)
                     crc32 = zlib.crc32(piece, crc32)
-            elif "data_file" not in reply:
+            elif reply.get("data_file") != "":  # read_reply() leaves this of a file that has come
                 raise ProtocolError("jawaban GET tanpa isi file")
             _verify(reply, size_bytes, crc32)
             waited_s = wire.first_byte_at - conversation.connected_at if wire.first_byte_at else None
@@ -228,7 +231,7 @@ def remote_upload(server: Server, file: BinaryIO, name: str, raw: bool = False,
 
 def download(server: Server, name: str, path: Path, raw: bool = False) -> Transfer:
     """Download into `path`, which appears only when it is whole and right. Raises RemoteError, OSError."""
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.unduh")
+    temporary = path.parent / f".{secrets.token_hex(8)}.unduh"
     try:
         with open(temporary, "xb") as file:
             transfer = remote_get(server, name, file.write, raw)
@@ -404,6 +407,8 @@ def main(argv: list[str] | None = None) -> int:
                         help="batas waktu satu permintaan (bawaan: %(default)g)")
     add_commands(parser)
     options = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # any name can be listed on any terminal
     server = Server(options.host, options.port, options.timeout)
     try:
         if hasattr(options, "run"):

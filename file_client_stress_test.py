@@ -29,7 +29,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,6 +45,7 @@ from file_protocol import (
 MB = 1024 * 1024  # as the course counts it
 OPERATIONS = ("download", "upload", "list")
 ENCODINGS = ("base64", "raw")
+START_TIMEOUT_S = 60.0  # for the whole pool of clients to come up
 LEAD_S = 0.1  # from handing out the jobs to the common start
 SETTLE_S = 5.0  # for a server to notice that failed clients are gone
 
@@ -64,13 +65,15 @@ COLUMNS = (
 
 def thread_pool(max_workers: int) -> Executor:
     """Return a pool of threads, none of which does anything before all are there."""
-    return ThreadPoolExecutor(max_workers, initializer=threading.Barrier(max_workers).wait)
+    barrier = threading.Barrier(max_workers, timeout=START_TIMEOUT_S)
+    return ThreadPoolExecutor(max_workers, initializer=barrier.wait)
 
 
 def process_pool(max_workers: int) -> Executor:
     """Return a pool of processes, none of which does anything before all are there."""
     context = multiprocessing.get_context(default_start_method())
-    return ProcessPoolExecutor(max_workers, context, _enter_process, (context.Barrier(max_workers),))
+    barrier = context.Barrier(max_workers, timeout=START_TIMEOUT_S)
+    return ProcessPoolExecutor(max_workers, context, _enter_process, (barrier,))
 
 
 def _enter_process(barrier: Any) -> None:
@@ -240,9 +243,8 @@ def _measure(row: Row, executor: Executor, path: Path, token: str, names: list[s
         outcomes = [_outcome(client, future) for client, future in enumerate(futures)]
         after = _stats_after(row.server, failed=any(outcome.cause for outcome in outcomes))
     finally:
-        for name in dict.fromkeys(names) if row.operation != "list" else ():
-            with suppress(RemoteError):  # a failed upload left nothing to delete
-                remote_delete(row.server, name)
+        if row.operation != "list":
+            _delete(_patient(row.server), names)
     return Measured(row, outcomes, before, after)
 
 
@@ -271,15 +273,29 @@ def _stats(server: Server) -> dict[str, Any] | None:
         raise
 
 
+def _patient(server: Server) -> Server:
+    """Return the server for requests that are not measured, and for which nobody waits long."""
+    return replace(server, timeout_s=min(server.timeout_s, 2 * SETTLE_S))
+
+
+def _delete(server: Server, names: list[str]) -> None:
+    """Delete what a row may have left on the server; give up if it is not there any more."""
+    for name in dict.fromkeys(names):
+        try:
+            remote_delete(server, name)
+        except RemoteError as error:
+            if error.cause != "server":  # that one only says that a failed upload left nothing
+                return
+
+
 def _stats_after(server: Server, failed: bool) -> dict[str, Any] | None:
     """Return the server's counts after a row, or None if it cannot tell any more.
 
     What succeeded is in them already. Of a client that gave up, the server may not have noticed yet.
     """
     give_up_at = time.monotonic() + SETTLE_S
-    patient = replace(server, timeout_s=min(server.timeout_s, 2 * SETTLE_S))
     try:
-        while (stats := _stats(patient)) and failed and time.monotonic() < give_up_at:
+        while (stats := _stats(_patient(server))) and failed and time.monotonic() < give_up_at:
             if stats["active"] + stats["waiting"] <= 1:  # the one is this question
                 break
             time.sleep(0.05)  # another process on perhaps another host: there is nothing to wait on
@@ -395,14 +411,12 @@ def _remarks(row: Row, wall_s: float, client_cpu_s: float, late_s: float) -> Ite
 
 
 def append_csv(path: Path, row: dict[str, Any]) -> None:
-    """Append a row to a CSV file, with the heads first if it is new; it is on its way to the disk on return."""
+    """Append a row to a CSV file, with the heads first if it is new; the system has it on return."""
     with open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if file.tell() == 0:
             writer.writeheader()
         writer.writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def row_text(row: dict[str, Any]) -> str:
@@ -435,6 +449,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="tulis data mentah ke stdout, satu objek JSON per baris")
     options = parser.parse_args(argv)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if options.output:
+        try:
+            open(options.output, "a").close()
+        except OSError as error:
+            parser.error(f"{options.output} tidak dapat ditulis ({reason(error)})")
     row = Row(Server(options.host, options.port, options.timeout), options.operation, options.volume,
               options.clients, options.pool, options.encoding)
     try:
@@ -444,6 +463,9 @@ def main(argv: list[str] | None = None) -> int:
         return 3
     except OSError as error:
         print(f"galat: {error.filename or ''} {reason(error)}", file=sys.stderr)
+        return 3
+    except RuntimeError as error:  # BrokenExecutor and BrokenBarrierError are RuntimeErrors
+        print(f"galat: pool {options.clients} client tidak dapat dibuat ({error})", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         os._exit(130)  # what the clients are in the middle of is not waited for

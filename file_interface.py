@@ -15,6 +15,7 @@ from __future__ import annotations
 import ntpath
 import os
 import secrets
+import shutil
 import stat
 from pathlib import Path
 from types import TracebackType
@@ -50,8 +51,8 @@ def check_name(name: str) -> None:
         raise FileError(f"nama file terlalu panjang (paling banyak {NAME_LIMIT_BYTES} byte)")
     if "/" in name or "\\" in name or ntpath.splitdrive(name)[0] or (os.name == "nt" and ":" in name):
         raise FileError("nama file tidak boleh memuat path")
-    if name.startswith("."):
-        raise FileError("nama file tidak boleh diawali titik")
+    if name.startswith(".") or ".." in name:
+        raise FileError("nama file tidak boleh diawali titik atau memuat dua titik berturut-turut")
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in name):
         raise FileError("nama file tidak boleh memuat karakter kontrol")
 
@@ -110,15 +111,18 @@ class FileInterface:
             raise _missing(name)
         return os.fdopen(descriptor, "rb", buffering=0), status.st_size
 
-    def create(self, name: str) -> NewFile:
-        """Begin to write a file: a context manager with write() and commit().
+    def create(self, name: str, size_bytes: int = 0) -> NewFile:
+        """Begin to write a file, of `size_bytes` if that is known: a context manager with write() and commit().
 
-        Raises FileError if the name is invalid or taken by something that is not a regular file.
+        Raises FileError if there is no room for it, or if the name is invalid or taken by something that is
+        not a regular file; OSError if the disk fails.
         """
         check_name(name)
         path = self.directory / name
         if os.path.lexists(path) and not _is_regular(path):
             raise FileError(f"{name} bukan file biasa")
+        if size_bytes > shutil.disk_usage(self.directory).free:
+            raise FileError(f"ruang disk server tidak cukup untuk {size_bytes} byte")
         return NewFile(path)
 
     def delete(self, name: str) -> None:

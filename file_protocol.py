@@ -53,7 +53,7 @@ FILE_PIECE_BYTES = 60 * 1024  # 3 divides it: no padding inside a body
 BUFFER_BYTES = 512 * 1024
 SWITCH_INTERVAL_S = 0.1  # for sys.setswitchinterval(): 50 threads that wait for the GIL wake up this often, in vain,
 # because whoever holds it lets go by itself at its next read or write, a millisecond from now
-SENDFILE_PIECE_BYTES = 8 * 1024 * 1024  # between two looks at the clock
+SENDFILE_PIECE_BYTES = 1024 * 1024  # between two looks at the clock
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
@@ -109,6 +109,7 @@ class Wire:
         self._buffer = bytearray(4096)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self.sent_bytes = 0
         self.first_byte_at: float | None = None  # time.perf_counter() of the first byte received
         self.restart_deadline()
 
@@ -163,6 +164,7 @@ class Wire:
     def send(self, data: bytes | memoryview) -> None:
         """Send all of `data`."""
         self._set_timeout()
+        self.sent_bytes += len(data)
         try:
             self.connection.sendall(data)
         except (TimeoutError, ConnectionError):
@@ -180,6 +182,7 @@ class Wire:
             if not sent:
                 raise OSError("file menjadi lebih pendek saat dikirim")
             position += sent
+            self.sent_bytes += sent
             moved(sent)
 
     def has_answer(self) -> bool:
@@ -230,10 +233,12 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
                 wire.use(whole)
                 continue
         text = bytes(view)
+        empty_line = None if in_json else _EMPTY_LINE.search(text)
         if quote:
             end, after = text.find(quote), text.find(quote) + 1
+            if empty_line and not 0 <= end < empty_line.start():
+                raise ProtocolError("tanda kutip di awal isi file tidak ditutup")
         else:
-            empty_line = _EMPTY_LINE.search(text)
             end, after = empty_line.span() if empty_line else (-1, 0)
         ended = end >= 0
         if not ended and not text.translate(None, _ALPHABET):
@@ -282,11 +287,15 @@ def raw_pieces(wire: Wire, count: int) -> Iterator[memoryview]:
 
 
 class Request(NamedTuple):
-    """A command, and its body where it has one: pieces of file bytes, to be used before the next command."""
+    """A command, and its body where it has one: pieces of file bytes, to be used before the next command.
+
+    `guessed` tells that nothing ended the command but silence, or the end of what the client sends.
+    """
 
     verb: str
     parameters: list[str]
     body: Iterator[bytes | memoryview]
+    guessed: bool
 
 
 class RequestReader:
@@ -323,8 +332,7 @@ class RequestReader:
             if not more:  # silence after a whole command, or the client half-closed: this is all of it
                 if not self.begun:
                     return None
-                line = self._take(len(self._wire.pending))
-                break
+                return self._parse(*self._take(len(self._wire.pending)), guessed=True)
         return self._parse(*line)
 
     def _command(self) -> tuple[bytes, bool] | None:
@@ -375,9 +383,9 @@ class RequestReader:
         if not self.begun or self._quote or self._escaped:
             return False
         verb = self._verb()
-        return verb in _SENT_BARE and self._words + self._in_word == 1 + _PARAMETERS[verb]
+        return verb in _SENT_BARE and self._words + self._in_word > _PARAMETERS[verb]
 
-    def _parse(self, line: bytes, same_line: bool) -> Request:
+    def _parse(self, line: bytes, same_line: bool, guessed: bool = False) -> Request:
         try:
             verb, *parameters = shlex.split(line.decode("utf-8"))
         except UnicodeDecodeError:
@@ -394,12 +402,12 @@ class RequestReader:
             raise ProtocolError(f"parameter {verb} terlalu banyak; nama berspasi perlu tanda kutip",
                                 framing_lost="UPLOAD" in verb)
         if verb == "UPLOAD":
-            return Request(verb, parameters, self._base64_body(same_line))
+            return Request(verb, parameters, self._base64_body(same_line), guessed)
         if verb == "UPLOAD_RAW":
             if not re.fullmatch("[0-9]{1,15}", parameters[1]):
                 raise ProtocolError(f"ukuran tidak sah: {parameters[1][:32]}")
-            return Request(verb, parameters, self._raw_body(int(parameters[1])))
-        return Request(verb, parameters, iter(()))
+            return Request(verb, parameters, self._raw_body(int(parameters[1])), guessed)
+        return Request(verb, parameters, iter(()), guessed)
 
     def _peek(self) -> int:
         """Return the next byte without using it; raises Truncated."""
@@ -469,12 +477,18 @@ class FileProtocol:
         An expected refusal is a reply as well. Raises ConnectionError or TimeoutError when the client is
         gone, and OSError when the disk fails under a reply that has begun, which then must not be ended.
         """
+        sent_bytes = wire.sent_bytes
         try:
             if "UPLOAD" in request.verb:
                 return self._upload(request, waited_s)
             return self._handlers[request.verb](request, wire)
         except FileError as refusal:
-            return Reply(error_reply(str(refusal)), ok=False, framing_lost="UPLOAD" in request.verb)
+            message = str(refusal)
+        except OSError as error:
+            if isinstance(error, (ConnectionError, TimeoutError)) or wire.sent_bytes > sent_bytes:
+                raise
+            message = f"server tidak dapat mengerjakannya: {reason(error)}"
+        return Reply(error_reply(message), ok=False, framing_lost="UPLOAD" in request.verb)
 
     def proses_string(self, string_datamasuk: str) -> str:
         """Run one whole command and return the reply as text, without the empty line at its end.
@@ -485,7 +499,8 @@ class FileProtocol:
         wire = Wire(cast(socket.socket, text), idle_s=1, total_s=3600)
         try:
             request = RequestReader(wire).next()
-            reply = self.answer(request, wire).tail if request else error_reply(UNKNOWN_REQUEST)
+            textual = request and not request.verb.endswith("_RAW")
+            reply = self.answer(request, wire).tail if request and textual else error_reply(UNKNOWN_REQUEST)
         except ProtocolError as error:
             reply = error_reply(str(error))
         return (bytes(text.sent) + reply).removesuffix(END).decode("ascii")
@@ -532,8 +547,9 @@ class FileProtocol:
     def _upload(self, request: Request, waited_s: float) -> Reply:
         name = request.parameters[0]
         size_bytes = crc32 = 0
+        announced_bytes = int(request.parameters[1]) if request.verb == "UPLOAD_RAW" else 0
         try:
-            with self._files.create(name) as file:
+            with self._files.create(name, announced_bytes) as file:
                 for piece in request.body:
                     crc32 = zlib.crc32(piece, crc32)
                     file.write(piece)
@@ -545,10 +561,6 @@ class FileProtocol:
             return Reply(error_reply(str(error)), ok=False, framing_lost=True)
         except TimeoutError:
             return Reply(error_reply("waktu habis sebelum isi file lengkap"), ok=False, framing_lost=True)
-        except ConnectionError:
-            raise
-        except OSError as error:
-            return Reply(error_reply(f"file tidak dapat disimpan: {reason(error)}"), ok=False, framing_lost=True)
         return Reply(encode_reply("OK", f"{name} sudah disimpan", data_namafile=name, data_ukuran=size_bytes,
                                   data_crc32=f"{crc32:08x}", data_antre_s=round(waited_s, 6)), ok=True)
 
@@ -592,10 +604,13 @@ class _Text:
 
 
 def encode_request(verb: str, *parameters: str) -> bytes:
-    """Return a command line without its end; raises ProtocolError for a parameter with a line break."""
+    """Return a command line without its end; raises ProtocolError for what no line can carry."""
     if any("\r" in parameter or "\n" in parameter for parameter in parameters):
         raise ProtocolError("nama file tidak boleh memuat ganti baris")
-    return shlex.join([verb, *parameters]).encode("utf-8")
+    try:
+        return shlex.join([verb, *parameters]).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ProtocolError("nama file bukan UTF-8 yang sah") from None
 
 
 def send_file_body(wire: Wire, file: BinaryIO, size_bytes: int) -> int:
@@ -647,19 +662,17 @@ def read_reply(wire: Wire, write: Callable[[bytes], object] | None = None) -> Re
     before = b""
     while True:
         end = wire.find(END, scanned - len(END))
-        key = wire.find(b'"data_file"', scanned - 64) if write and not before else -1
-        if key >= 0 and (end < 0 or key < end):
-            value = _FILE_VALUE.match(wire.pending, key)
-            if value and write:
-                before = bytes(wire.pending[:value.end()])
-                wire.use(value.end())
-                for piece in decode_base64(wire, b'"', in_json=True):
-                    write(piece)
-                    crc32 = zlib.crc32(piece, crc32)
-                    size_bytes += len(piece)
-                    del piece
-                scanned = 0
-                continue
+        value = _FILE_VALUE.search(wire.pending, max(scanned - 64, 0)) if write and not before else None
+        if write and value and (end < 0 or value.start() < end):
+            before = bytes(wire.pending[:value.end()])
+            wire.use(value.end())
+            for piece in decode_base64(wire, b'"', in_json=True):
+                write(piece)
+                crc32 = zlib.crc32(piece, crc32)
+                size_bytes += len(piece)
+                del piece
+            scanned = 0
+            continue
         if end >= 0:
             text = before + (b'"' if before else b"") + bytes(wire.pending[:end])
             wire.use(end + len(END))
@@ -671,7 +684,7 @@ def read_reply(wire: Wire, write: Callable[[bytes], object] | None = None) -> Re
             raise Truncated("server memutus koneksi sebelum jawabannya lengkap")
     try:
         reply = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ProtocolError("jawaban server bukan JSON") from None
     if not isinstance(reply, dict) or reply.get("status") not in ("OK", "ERROR"):
         raise ProtocolError("jawaban server tanpa status")
@@ -724,6 +737,7 @@ class CommandLine(argparse.ArgumentParser):
     _WORDS = (
         ("argument ", ""), ("expected one argument", "nilainya belum ditulis"),
         ("unrecognized arguments", "pilihan tidak dikenal"), ("not allowed with", "tidak dapat bersama"),
+        ("invalid choice:", "bukan pilihan:"), ("choose from", "pilih dari"),
         ("the following arguments are required", "masih kurang"),
     )
 

@@ -200,20 +200,27 @@ class Worker:
         waited_s = time.monotonic() - accepted_at
         wire = Wire(connection, self.settings.idle_timeout_s, self.settings.total_timeout_s)
         reader = RequestReader(wire)
+        shared = self.table.shared
         try:
+            if shared.stopping:  # it has waited in vain
+                wire.send(error_reply(STOPPING))
+                return True
             while True:
                 wire.restart_deadline()
                 try:
                     request = reader.next()
                     if request is None:
                         return False
+                    if request.guessed and shared.stopping:  # the end was ours: there may be more of the name
+                        wire.send(error_reply(STOPPING))
+                        return True
                     if self._answer(request, wire, waited_s):
                         return True
                 except ProtocolError as error:
                     wire.send(error_reply(str(error)))
                     if error.framing_lost:
                         return True
-                if self.table.shared.stopping:
+                if shared.stopping:
                     return True
         except TimeoutError:
             if wire.first_byte_at is None or reader.begun:  # not when it just keeps a served connection open
@@ -401,11 +408,12 @@ class FileServer:
         clients = list(self._open.values())
         resting = {slot.connection for slot in self.table.slots if slot.active and not slot.busy}
         for client in clients:
-            if not client.future.cancel() and client.number in resting:
+            if client.number in resting:
                 with suppress(OSError):
                     client.connection.shutdown(socket.SHUT_RD)  # kept open between two requests: it ends here
         futures = [client.future for client in clients]
         wait(futures, self.settings.grace_s)
+        self._settle(rescue=False)
         self.abort()
         wait(futures)
         self.stop_workers()
@@ -432,7 +440,8 @@ class FileServer:
             return  # it left before we came
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
+                log.warning("koneksi tidak dapat diterima: %s", reason(error))
+                return
             self._spare.close()  # the system itself has no descriptor left but this one: it serves to say so
             with suppress(OSError), listener.accept()[0] as connection:
                 connection.setblocking(False)
@@ -463,29 +472,27 @@ class FileServer:
     def _tell(self, number: int) -> None:
         """Leave word that a connection is done; called in whatever thread ended it."""
         self._done.append(number)
-        if len(self._done) == 1:  # else the loop is on its way
-            self._wake()
+        self._wake()
 
     def _settle(self, rescue: bool = True) -> None:
         """Close the connections that are done, each as its outcome wants; replace the workers if they died."""
         orphans = []
         while self._done:
             client = self._open.pop(self._done.popleft())
-            error = None if client.future.cancelled() else client.future.exception()
-            if client.future.cancelled():
-                self._refuse(client.connection, STOPPING)
-            elif isinstance(error, BrokenExecutor):
+            error = client.future.exception()
+            if isinstance(error, BrokenExecutor):
                 orphans.append(client)
                 self.stop_workers()  # what else was broken with it is in _done now
+            elif error:
+                log.error("koneksi %d: galat yang tidak terduga", client.number, exc_info=error)
+                client.connection.close()
+            elif client.future.result():
+                self._linger(client.connection)
             else:
-                if error:
-                    log.error("koneksi %d: galat yang tidak terduga", client.number, exc_info=error)
-                if not error and client.future.result():
-                    self._linger(client.connection)
-                else:
-                    client.connection.close()
+                client.connection.close()
         if orphans:
             self.count_dead_workers()
+            self.files.remove_debris()
             if rescue:
                 self.start_workers()
             begun = {slot.connection for slot in self.table.slots}
@@ -564,16 +571,17 @@ class LegacyServer(FileServer):
 
     def __init__(self, settings: Settings) -> None:
         settings = replace(settings, workers=0, start_method=None)
-        super().__init__(settings, slots=settings.max_waiting, max_waiting=0)
-        self._places = list(reversed(range(settings.max_waiting)))  # slots of the table that no thread has
+        slots = min(settings.max_waiting, (raise_descriptor_limit() - 64) // 3)
+        super().__init__(settings, slots, max_waiting=0)
+        self._places = list(reversed(range(slots)))  # of the table, that no thread has
 
     def hand_over(self, connection: socket.socket, number: int, accepted_at: float) -> Future[bool]:
         future: Future[bool] = Future()
         place = self._places.pop()
 
         def run() -> None:
-            _this_worker.worker = Worker(self.settings, self.table, place)
             try:
+                _this_worker.worker = Worker(self.settings, self.table, place)
                 result = serve_connection(connection, number, accepted_at)
             except BaseException as error:
                 self._places.append(place)
@@ -583,7 +591,11 @@ class LegacyServer(FileServer):
                 future.set_result(result)
 
         future.set_running_or_notify_cancel()
-        threading.Thread(target=run, name=f"client-{number}").start()
+        try:
+            threading.Thread(target=run, name=f"client-{number}").start()
+        except RuntimeError:
+            self._places.append(place)
+            raise
         return future
 
 
@@ -630,7 +642,7 @@ class PoolServer(FileServer):
             slot.active = slot.busy = 0
 
     def stop_workers(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True)
         self._exit_codes |= {child.pid: child.exitcode for child in self._children}
         self._children.clear()
         if self.mode == "process":
@@ -676,10 +688,15 @@ def settings_from(options: argparse.Namespace) -> Settings:
 
 def run(server: FileServer) -> None:
     """Listen, say so on stdout, serve until a signal comes, and leave the final counts on stdout."""
+    signals = itertools.count(1)
+
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if server.table.shared.stopping:
-            server.abort()
+        count = next(signals)
         server.stop()
+        if count == 2:
+            server.abort()
+        if count > 2:  # something hangs: the workers leave with us
+            os._exit(1)
 
     configure_logging()
     sys.setswitchinterval(SWITCH_INTERVAL_S)

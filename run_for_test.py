@@ -110,11 +110,18 @@ def running_server(row: Combination, directory: Path, log: IO[str]) -> Iterator[
 def run_row(row: Combination, options: argparse.Namespace, log: IO[str]) -> dict[str, Any]:
     """Run one row; return its raw data, from which result_of() makes the columns. Raises ServerFailed."""
     with tempfile.TemporaryDirectory(prefix="files-", dir=options.output) as directory, \
+            tempfile.TemporaryDirectory(prefix="files-", dir=options.output) as client_directory, \
             running_server(row, Path(directory), log) as (port, server):
         command = [sys.executable, str(HERE / "file_client_stress_test.py"), "--port", str(port), "--json",
                    "--operation", row.operation, "--volume", str(row.volume_mb), "--clients", str(row.clients),
                    "--pool", row.model_client, "--encoding", row.encoding, "--timeout", str(options.timeout)]
-        client = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+        # Its test file goes where we can remove it, however it ends.
+        places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), client_directory)
+        try:
+            client = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
+                                    env=os.environ | places, timeout=2 * options.timeout + START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            client = subprocess.CompletedProcess(command, -1)
         if client.returncode in (0, 1) and client.stdout:
             raw: dict[str, Any] = json.loads(client.stdout)
         else:
@@ -211,14 +218,12 @@ Key = tuple[Combination, int]  # a row, and which repeat of it
 
 
 def append_journal(path: Path, row: Combination, repeat: int, raw: dict[str, Any]) -> None:
-    """Append a row: a line for each client, and last the line that makes it count. On the disk on return."""
+    """Append a row: a line for each client, and last the line that makes it count. The system has it on return."""
     key = asdict(row) | {"ulangan": repeat}
     lines = [{"jenis": "client"} | key | outcome for outcome in raw["outcomes"]]
     lines.append({"jenis": "baris"} | key | {name: raw[name] for name in ("before", "after", "server_mati")})
     with open(path, "a", encoding="utf-8") as file:
         file.write("".join(json.dumps(line) + "\n" for line in lines))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_journal(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
@@ -407,6 +412,9 @@ def main(argv: list[str] | None = None) -> int:
         run_all(rows, options)
     except ServerFailed as error:
         print(f"galat: {error}", file=sys.stderr)
+        code = 3
+    except OSError as error:
+        print(f"galat: {error.filename or options.output}: {reason(error)}", file=sys.stderr)
         code = 3
     except KeyboardInterrupt:
         print(f"dihentikan; lanjutkan dengan: python3 run_for_test.py --resume {options.output}", file=sys.stderr)

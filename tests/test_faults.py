@@ -11,6 +11,7 @@ import time
 import unittest
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ClassVar
 
 from file_client_cli import RemoteError, Server, remote_get, remote_list, remote_stats, upload
@@ -37,8 +38,8 @@ def free_port_works(port: int) -> None:
 class Shutdown(unittest.TestCase):
     """Signals to a server that runs as a script."""
 
-    def start(self, *arguments: object, script: str = "file_thread_pool.py") -> ServerProcess:
-        server = ServerProcess(*arguments, script=script)
+    def start(self, *arguments: object, script: str = "file_thread_pool.py", **options: Any) -> ServerProcess:
+        server = ServerProcess(*arguments, script=script, **options)
         self.addCleanup(server.close)
         return server
 
@@ -92,6 +93,36 @@ class Shutdown(unittest.TestCase):
                 self.assertEqual((code, stats["failed"]), (0, 1))
                 self.assertEqual(os.listdir(server.directory), [])
 
+    def test_a_signal_to_all_processes_ends_it_even_with_clients_waiting(self) -> None:
+        server = self.start(1, "process", "--grace", "1", start_new_session=True)
+        clients = [socket.create_connection((server.client.host, server.client.port), WAIT_S) for _ in range(8)]
+        clients[0].sendall(b"UPLOAD a QUJD")
+        wait_until(lambda: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
+        os.killpg(server.process.pid, signal.SIGTERM)
+        self.assertEqual(server.end()[0], 0)
+        for connection in clients:
+            self.assertNotIn(b"OK", read_to_end(connection))
+            connection.close()
+
+    def test_who_waits_in_vain_is_told(self) -> None:
+        for mode in ("thread", "process"):
+            with self.subTest(mode=mode):
+                server = self.start(1, mode)
+                busy, waiting = (socket.create_connection((server.client.host, server.client.port), WAIT_S)
+                                 for _ in range(2))
+                busy.sendall(b"UPLOAD a QUJD")
+                wait_until(lambda: list(server.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
+                waiting.sendall(b"LIST\r\n\r\n")
+                wait_until(lambda: remote_waits(server), "the other waits")
+                server.process.terminate()
+                wait_until(lambda: not listening(server.client), "it stopped listening")
+                busy.sendall(b"\r\n\r\n")
+                self.assertEqual(read_json(busy)["status"], "OK")
+                self.assertIn("berhenti", read_json(waiting)["data"])
+                busy.close()
+                waiting.close()
+                self.assertEqual(server.end()[0], 0)
+
     def test_an_idle_connection_does_not_hold_the_server_up(self) -> None:
         server = self.start(2, "thread", "--grace", "600")
         with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
@@ -135,6 +166,13 @@ class Shutdown(unittest.TestCase):
             self.assertEqual(FileInterface(server.directory).remove_debris(), 0)
             connection.sendall(b"\r\n\r\n")
             self.assertEqual(read_json(connection)["status"], "OK")
+
+
+def remote_waits(server: ServerProcess) -> bool:
+    """Whether all that was sent to a server has arrived in its process, as far as the kernel tells."""
+    port = f":{server.client.port:04X}"
+    connections = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(fields[1].endswith(port) and fields[3] == "01" for fields in connections[1:]) == 2
 
 
 def alive(pids: set[int]) -> set[int]:
@@ -204,6 +242,15 @@ class DeadWorkers(ServerCase):
         wait_until(lambda: open_descriptors() == descriptors,
                    f"descriptors: {descriptors} before, {open_descriptors()} now")
 
+    def test_the_debris_of_a_killed_worker_goes_with_it(self) -> None:
+        with self.running.connect() as connection:
+            connection.sendall(b"UPLOAD a QUJD")
+            wait_until(lambda: list(self.running.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
+            os.kill(next(slot for slot in self.running.server.table.slots if slot.busy).pid, signal.SIGKILL)
+            self.assertEqual(read_to_end(connection), b"")
+        self.assertEqual(remote_list(self.running.client), [])
+        self.assertEqual(os.listdir(self.running.directory), [])
+
     def test_an_idle_worker_that_dies_is_replaced(self) -> None:
         before = [worker["died"] for worker in remote_stats(self.running.client)["per_worker"]]
         victim = remote_stats(self.running.client)["per_worker"][0]["pid"]
@@ -214,6 +261,29 @@ class DeadWorkers(ServerCase):
         pids = {worker["pid"] for worker in workers}
         self.assertEqual(alive(pids), pids)
         self.assertEqual([worker["died"] for worker in workers], [before[0] + 1, *before[1:]])
+
+
+class GoneFolder(unittest.TestCase):
+    """The served folder disappears under a running server."""
+
+    def test_clients_hear_so_and_the_server_can_still_be_stopped(self) -> None:
+        for mode in ("legacy", "thread", "process"):
+            with self.subTest(mode=mode):
+                running = RunningServer(mode)
+                if mode == "legacy":  # its threads look at the folder when they start
+                    with self.assertLogs("server", "ERROR"):
+                        running.directory.rmdir()
+                        with self.assertRaises(RemoteError):
+                            remote_list(running.client)
+                        running.directory.mkdir()
+                else:
+                    running.directory.rmdir()
+                    with self.assertRaises(RemoteError) as caught:
+                        remote_list(running.client)
+                    self.assertEqual(caught.exception.cause, "server")
+                    running.directory.mkdir()
+                self.assertEqual(remote_list(running.client), [])
+                running.stop()
 
 
 class Deadlines:
@@ -356,8 +426,8 @@ class FullDisk(unittest.TestCase):
             source.write_bytes(bytes(1_000_000))
             protocol_files = FileInterface.create
 
-            def create_on_full_disk(self: FileInterface, name: str) -> Any:
-                new = protocol_files(self, name)
+            def create_on_full_disk(self: FileInterface, name: str, size_bytes: int = 0) -> Any:
+                new = protocol_files(self, name, size_bytes)
                 new._file.close()
                 new._file = open("/dev/full", "wb")
                 new.write = new._file.write
@@ -370,7 +440,7 @@ class FullDisk(unittest.TestCase):
             finally:
                 FileInterface.create = protocol_files  # type: ignore[method-assign]
             self.assertEqual(caught.exception.cause, "server")
-            self.assertIn("tidak dapat disimpan", str(caught.exception))
+            self.assertIn("disk penuh", str(caught.exception))
             self.assertEqual(os.listdir(running.directory), ["source"])
             upload(running.client, source, "a")
             self.assertEqual(remote_list(running.client), ["a", "source"])
@@ -408,6 +478,10 @@ class BadUsage(unittest.TestCase):
         self.assert_refused(1, "file_client_cli.py", "--port", port, "list")
         self.assert_refused(2, "file_client_cli.py", "--port", 0, "list")
         self.assert_refused(2, "file_client_cli.py", "nonsense")
+        self.assert_refused(1, "file_client_cli.py", "--port", port, "get", "")
+        self.assert_refused(1, "file_client_cli.py", "--port", port, "--host", "a..b", "list")
+        self.assert_refused(1, "file_client_cli.py", "--port", port, "get", "\udcff")
+        self.assert_refused(2, "file_client_stress_test.py", "--port", port, "--operation", "list", "--output", "/no/x")
         self.assert_refused(1, "file_client_cli.py", "--port", port, "upload", ROOT / "nowhere")
         self.assert_refused(3, "file_client_stress_test.py", "--port", port, "--operation", "list")
         self.assert_refused(2, "file_client_stress_test.py", "--port", port, "--operation", "delete")

@@ -101,6 +101,7 @@ BAD = {
     "too much padding": b"UPLOAD a Q===\r\n\r\n",
     "only padding": b"UPLOAD a ====\r\n\r\n",
     "body that stops": b"UPLOAD a QUJD",
+    "quoted body with an empty line": b'UPLOAD a "QUJD\r\n\r\n"',
     "quoted body that stops": b'UPLOAD a "QUJD\r\n\r\n',
     "no body": b"UPLOAD a\r\n\r\n",
     "no name": b"GET\r\n\r\n",
@@ -139,11 +140,13 @@ class RequestForms(unittest.TestCase):
             with self.subTest(sent=sent):
                 reader = RequestReader(wire_of(sent, SILENCE))
                 self.assertEqual(cast(Request, reader.next()).verb, sent.split()[0].decode())
-        for sent in (b"GET", b"GET 'a b", b"GET a\\", b"LIS", b"UPLOAD a", b"UPLOAD_RAW a 5", b"FOO a", b"GET a b"):
+        for sent in (b"GET", b"GET 'a b", b"GET a\\", b"LIS", b"UPLOAD a", b"UPLOAD_RAW a 5", b"FOO a"):
             with self.subTest(sent=sent), self.assertRaises(TimeoutError):
                 RequestReader(wire_of(sent, SILENCE)).next()
         with self.assertRaises(TimeoutError):
             requests_in(b"UPLOAD a QUJD", SILENCE)
+        with self.assertRaises(ProtocolError):
+            requests_in(b"GET my file.pdf", SILENCE)
 
     def test_silence_is_short_only_when_the_command_could_be_whole(self) -> None:
         for sent, timeout_s in ((b"GET a", 0.2), (b"GET 'a", 9.0), (b"UPLOAD a QUJD", 9.0)):
@@ -219,8 +222,8 @@ def reply_bytes(pairs: list[tuple[str, Any]], spaced: bool = False) -> bytes:
 class Replies(unittest.TestCase):
     """The client's side: a reply of any shape."""
 
-    FIELDS = (("status", "OK"), ("data_namafile", 'x"data_file"y'), ("data_file", BASE64.decode()),
-              ("data_crc32", "12345678"))
+    FIELDS = (("status", "OK"), ("data_namafile", "data_file"), ("data_x", 'x"data_file":"y'),
+              ("data_file", BASE64.decode()), ("data_crc32", "12345678"))
 
     def read(self, *pieces: bytes) -> tuple[dict[str, Any], bytes]:
         got = bytearray()
@@ -229,7 +232,7 @@ class Replies(unittest.TestCase):
         return received.reply, bytes(got)
 
     def test_any_order_of_keys_any_spacing_cut_at_every_offset(self) -> None:
-        for first in range(4):
+        for first in range(5):
             for spaced in (False, True):
                 pairs = [*self.FIELDS[first:], *self.FIELDS[:first]]
                 sent = reply_bytes(pairs, spaced)
@@ -258,6 +261,7 @@ class Replies(unittest.TestCase):
 
     def test_what_is_not_a_reply(self) -> None:
         for sent in (b"hello\r\n\r\n", b"[]\r\n\r\n", b"{}\r\n\r\n", b'{"status":1}\r\n\r\n', b"\xff\r\n\r\n",
+                     b"[" * 200_000 + b"\r\n\r\n",
                      b'{"status":"OK","data_file":"QUJ"}\r\n\r\n', b'{"status":"OK","data_file":"Q!JD"}\r\n\r\n'):
             with self.subTest(sent=sent), self.assertRaises(ProtocolError):
                 self.read(sent)

@@ -23,7 +23,8 @@ from tests.support import WAIT_S, ServerCase, read_json, wait_until
 from tests.test_framing import BAD, BASE64, BODY, MIME, PIECES
 
 BAD_NAMES = [
-    "..", ".", ".hidden", "../a", "a/b", "/etc/passwd", "a\\b", "C:", "C:a", "C:\\a", "\\\\host\\share", "a\x01b",
+    "..", ".", "a..b", ".hidden", "../a", "a/b", "/etc/passwd", "a\\b", "C:", "C:a", "C:\\a", "\\\\host\\share",
+    "a\x01b",
     "a\x7fb", "a\u0085b", "", "a" * 256, "ñ" * 128, TEMPORARY_PREFIX + "x",
 ]
 
@@ -172,7 +173,8 @@ class Functional:
         def test_random_files_go_up_and_come_down_bit_for_bit(self) -> None:
             letters = "aB1 _-'\"()&;$#@!%ñ文😀."
             for turn in range(30):
-                name = "".join(self.random.choices(letters, k=self.random.randint(1, 30))).lstrip(".") + "x"
+                name = "".join(self.random.choices(letters, k=self.random.randint(1, 30)))
+                name = name.strip(".").replace("..", "-") + "x"
                 data = self.random.randbytes(self.random.choice((turn, self.random.randint(0, 1 << 20))))
                 sent = encode_request("UPLOAD", name) + b' "' + base64.b64encode(data) + b'"\r\n\r\n'
                 cuts = sorted(self.random.choices(range(len(sent)), k=self.random.randint(0, 30)))
@@ -197,6 +199,16 @@ class Functional:
                 replies = [read_one(connection) for _ in requests]
             self.assertEqual([reply["status"] for reply in replies], ["OK", "OK", "ERROR"] + ["OK"] * 5)
             self.assertEqual(replies[-1]["data"], ["b", "c", "d"])
+
+        def test_a_quote_that_is_not_closed_is_answered_at_once(self) -> None:
+            self.assertIn("tanda kutip", self.running.ask(b'UPLOAD a "QUI=\r\n\r\nLIST\r\n\r\n')["data"])
+
+        def test_a_size_that_no_disk_has_room_for_is_refused(self) -> None:
+            self.assertIn("disk", self.running.ask(b"UPLOAD_RAW a 999999999999999\r\n\r\n")["data"])
+
+        def test_a_file_named_like_a_key(self) -> None:
+            self.put("data_file", b"content")
+            self.assertEqual(self.get("data_file"), b"content")
 
         def test_bad_requests_are_answered_and_store_nothing(self) -> None:
             for name, sent in BAD.items():

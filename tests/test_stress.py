@@ -324,13 +324,16 @@ class WholeTable(unittest.TestCase):
 
     @unittest.skipUnless(sys.platform == "linux", "looks into /proc")
     def test_interrupted_it_keeps_what_is_done_and_leaves_nothing_running(self) -> None:
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
         for number in (signal.SIGINT, signal.SIGTERM):
             with self.subTest(signal=number), tempfile.TemporaryDirectory() as folder:
                 self.output = Path(folder)
                 process = subprocess.Popen(
                     [sys.executable, str(ROOT / "run_for_test.py"), "--volumes", "20", "--client-workers", "1,20",
                      "--server-workers", "2", "--server-models", "process", "--output", folder],
-                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                    env=os.environ | {"TMPDIR": temporary.name})
                 assert process.stderr
                 while "[2/" not in process.stderr.readline():
                     pass
