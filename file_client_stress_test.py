@@ -72,6 +72,7 @@ def thread_pool(max_workers: int) -> Executor:
 def process_pool(max_workers: int) -> Executor:
     """Return a pool of processes, none of which does anything before all are there."""
     context = multiprocessing.get_context(default_start_method())
+    context.set_forkserver_preload(["file_client_stress_test"])  # imported once and not by each process
     barrier = context.Barrier(max_workers, timeout=START_TIMEOUT_S)
     return ProcessPoolExecutor(max_workers, context, _enter_process, (barrier,))
 

@@ -87,6 +87,7 @@ def thread_pool(settings: Settings, *initializer: Any) -> Executor:
 def process_pool(settings: Settings, *initializer: Any) -> Executor:
     """Return a pool of processes; `initializer` is a function for each new worker to call, and its arguments."""
     context = multiprocessing.get_context(settings.start_method)
+    context.set_forkserver_preload(["file_server"])  # imported once and not by each process (found from its folder)
     return ProcessPoolExecutor(settings.workers, context, initializer[0], initializer[1:])
 
 

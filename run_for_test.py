@@ -87,7 +87,7 @@ def running_server(row: Combination, directory: Path, log: IO[str]) -> Iterator[
     """Run a server for one row; yield its port and process. Raises ServerFailed."""
     command = [sys.executable, str(HERE / "file_thread_pool.py"), str(row.workers), row.model_server,
                "--port", "0", "--files", str(directory), "--stop-with-stdin"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+    process = subprocess.Popen(command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
     give_up = threading.Timer(START_TIMEOUT_S, process.kill)
     give_up.start()
     try:
@@ -118,8 +118,8 @@ def run_row(row: Combination, options: argparse.Namespace, log: IO[str]) -> dict
         # Its test file goes where we can remove it, however it ends.
         places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), client_directory)
         try:
-            client = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
-                                    env=os.environ | places, timeout=2 * options.timeout + START_TIMEOUT_S)
+            client = subprocess.run(command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                                    text=True, env=os.environ | places, timeout=2 * options.timeout + START_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             client = subprocess.CompletedProcess(command, -1)
         if client.returncode in (0, 1) and client.stdout:
@@ -301,7 +301,7 @@ def resume(options: argparse.Namespace) -> None:
     for name in SAME_TO_RESUME:
         if then[name] != now[name]:
             raise ValueError(f"tidak dapat dilanjutkan di sini: {name} dulu {then[name]}, sekarang {now[name]}")
-    vars(options).update(then["opsi"], output=directory, resume=directory)
+    vars(options).update(then["opsi"], output=directory.absolute(), resume=directory)
     for leftover in directory.glob("files-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     journal = directory / "mentah.jsonl"
@@ -385,7 +385,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     options.volumes = options.volumes or ([1] if options.quick else [10, 50, 100])
     options.client_workers = options.client_workers or ([1, 5] if options.quick else [1, 5, 50])
     options.server_workers = options.server_workers or ([1, 5] if options.quick else [1, 5, 50])
-    options.output = options.output or HERE / "hasil" / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    options.output = (options.output or HERE / "hasil" / datetime.now().strftime("%Y-%m-%d-%H%M%S")).absolute()
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
