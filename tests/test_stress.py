@@ -435,7 +435,7 @@ class WholeTable(unittest.TestCase):
     os._exit(9)
 
 
-def main(""", 1).replace("        run(server)", "        threading.Thread(target=_die, args=(server,)).start()\n"
+def main(""", 1).replace("        run(server)", "        threading.Thread(target=_die, args=(server,), daemon=True).start()\n"
                                                    "        run(server)"), encoding="utf-8")
             done = subprocess.run([sys.executable, str(Path(folder, "run_for_test.py")), "--volumes", "20",
                                    "--operations", "upload", "--server-models", "thread", "--client-models", "thread",
