@@ -72,6 +72,7 @@ class Transfer:
     connect_s: float  # until the connection was open
     wait_s: float | None  # from then until a worker took it up; None where the server does not tell
     total_s: float  # from before connecting until the reply was verified
+    checked: bool  # whether the server told the CRC-32 of what it sent or stored
 
 
 class _Conversation:
@@ -85,10 +86,11 @@ class _Conversation:
         left_s = server.timeout_s - (self.connected_at - self.started_at)
         self.wire = Wire(self.connection, left_s, left_s)
 
-    def transfer(self, name: str, size_bytes: int, crc32: int, waited_s: object) -> Transfer:
-        """Return what was measured; `waited_s` as the server told it, or None to take the first byte's time."""
+    def transfer(self, name: str, size_bytes: int, crc32: int, waited_s: object, checked: bool) -> Transfer:
+        """Return what was measured, of a file that was verified; `waited_s` as far as it is known."""
         return Transfer(name, size_bytes, crc32, self.connected_at - self.started_at,
-                        waited_s if isinstance(waited_s, float) else None, time.perf_counter() - self.started_at)
+                        waited_s if isinstance(waited_s, float) else None,
+                        time.perf_counter() - self.started_at, checked)
 
 
 @contextmanager
@@ -189,7 +191,7 @@ def remote_get(server: Server, name: str, write: Callable[[bytes | memoryview], 
                 raise ProtocolError("jawaban GET tanpa isi file")
             _verify(reply, size_bytes, crc32)
             waited_s = wire.first_byte_at - conversation.connected_at if wire.first_byte_at else None
-            return conversation.transfer(name, size_bytes, crc32, waited_s)
+            return conversation.transfer(name, size_bytes, crc32, waited_s, "data_crc32" in reply)
     return remote_get(server, name, write)
 
 
@@ -223,7 +225,7 @@ def remote_upload(server: Server, file: BinaryIO, name: str, raw: bool = False,
             raise
         reply = _check(read_reply(wire)).reply
         _verify(reply, size_bytes, crc32 or 0)
-        return conversation.transfer(name, size_bytes, crc32 or 0, reply.get("data_antre_s"))
+        return conversation.transfer(name, size_bytes, crc32 or 0, reply.get("data_antre_s"), "data_crc32" in reply)
 
 
 # ---- for people

@@ -113,6 +113,7 @@ class Outcome:
     message: str
     file_bytes: int
     crc32: str
+    checked: bool  # whether the server told the CRC-32 of the file
     late_s: float  # from the common start to this client's own
     connect_s: float | None
     wait_s: float | None
@@ -169,8 +170,9 @@ def run_client(job: Job) -> Outcome:
         total_s = time.perf_counter() - begun_at
     return Outcome(
         job.client, cause, message, transfer.size_bytes if transfer else 0,
-        f"{transfer.crc32:08x}" if transfer else "", late_s, transfer.connect_s if transfer else None,
-        transfer.wait_s if transfer else None, transfer.total_s if transfer else total_s,
+        f"{transfer.crc32:08x}" if transfer else "", bool(transfer and transfer.checked),
+        late_s, transfer.connect_s if transfer else None, transfer.wait_s if transfer else None,
+        transfer.total_s if transfer else total_s,
         f"{socket.gethostname()}/{os.getpid()}", cpu_from_s, time.process_time(), peak_rss_bytes([os.getpid()]),
     )
 
@@ -243,6 +245,8 @@ def _measure(row: Row, executor: Executor, path: Path, token: str, names: list[s
         ]
         outcomes = [_outcome(client, future) for client, future in enumerate(futures)]
         after = _stats_after(row.server, failed=any(outcome.cause for outcome in outcomes))
+        if row.operation == "upload":
+            outcomes = [_read_back(row, outcome, names[outcome.client], crc32) for outcome in outcomes]
     finally:
         if row.operation != "list":
             _delete(_patient(row.server), names)
@@ -261,7 +265,21 @@ def _outcome(client: int, future: Future[Outcome]) -> Outcome:
 
 def failed_outcome(client: int, cause: str, message: str) -> Outcome:
     """Return the outcome of a client that could tell nothing itself."""
-    return Outcome(client, cause, message, 0, "", 0.0, None, None, 0.0, "", 0.0, 0.0, None)
+    return Outcome(client, cause, message, 0, "", False, 0.0, None, None, 0.0, "", 0.0, 0.0, None)
+
+
+def _read_back(row: Row, outcome: Outcome, name: str, crc32: int) -> Outcome:
+    """Look at what a server has stored that says OK but not what of: it may be less than was sent."""
+    if outcome.cause or outcome.checked:
+        return outcome
+    try:
+        stored = remote_get(row.server, name, lambda piece: None)
+        if (stored.size_bytes, stored.crc32) == (row.volume_bytes, crc32):
+            return outcome
+        message = f"server berkata OK, tetapi yang tersimpan {stored.size_bytes} byte, CRC-32 {stored.crc32:08x}"
+    except RemoteError as error:
+        message = f"server berkata OK, tetapi filenya tidak dapat dibaca kembali ({error})"
+    return replace(outcome, cause="integritas", message=message)
 
 
 def _stats(server: Server) -> dict[str, Any] | None:

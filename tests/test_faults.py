@@ -63,6 +63,23 @@ class Shutdown(unittest.TestCase):
                     free_port_works(server.client.port)
                     self.assertNotIn("Traceback", server.stderr())
 
+    def test_the_monitor_goes_on_when_every_worker_is_busy(self) -> None:
+        for mode in ("thread", "process"):
+            with self.subTest(mode=mode):
+                server = self.start(1, mode, "--monitor", "0.05")
+                clients = [socket.create_connection((server.client.host, server.client.port), WAIT_S)
+                           for _ in range(3)]
+                clients[0].sendall(b"UPLOAD a " + b"QUJD" * 100_000)
+                busy = "aktif 1 | antre 2 | menganggur 0 | sukses 0 | gagal 0 | "
+                wait_until(lambda: server.stderr().count(busy) > 3, "it says so again and again")
+                clients[0].sendall(b"\r\n\r\n")
+                self.assertEqual(read_json(clients[0])["data_ukuran"], 300_000)
+                for connection in clients:
+                    connection.close()
+                wait_until(lambda: "aktif 0 | antre 0 | menganggur 1 | sukses 1 | gagal 0 | " in server.stderr(), "end")
+                server.process.terminate()
+                self.assertEqual(server.end()[0], 0)
+
     def test_a_transfer_under_way_is_finished(self) -> None:
         for mode in ("thread", "process"):
             with self.subTest(mode=mode):

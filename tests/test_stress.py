@@ -207,6 +207,14 @@ class OneRow(unittest.TestCase):
             finally:
                 lying.close()
 
+    def test_a_server_that_stores_short_files_and_says_just_ok_is_found(self) -> None:
+        lying = LyingServer({"status": "OK", "data": "stored", "data_file": "QUJD"})
+        try:
+            result = stress.summarise(stress.measure(row_of(lying.port, "upload", 2)))
+            self.assertEqual((result["client_sukses"], result["galat"]), (0, "integritas:2"))
+        finally:
+            lying.close()
+
     def test_a_server_that_says_nothing_costs_the_timeout(self) -> None:
         running = RunningServer("thread", workers=1)
         try:
@@ -232,6 +240,7 @@ class OneRow(unittest.TestCase):
 def outcome(client: int, total_s: float, cause: str = "", **more: Any) -> stress.Outcome:
     fields: dict[str, Any] = {
         "client": client, "cause": cause, "message": "", "file_bytes": 0 if cause else stress.MB, "crc32": "",
+        "checked": True,
         "late_s": 0.0, "connect_s": 0.001, "wait_s": 0.1, "total_s": total_s, "process": "h/1", "cpu_from_s": 1.0,
         "cpu_to_s": 2.0, "peak_rss_bytes": 1000}
     return stress.Outcome(**fields | more)
@@ -435,8 +444,10 @@ class WholeTable(unittest.TestCase):
     os._exit(9)
 
 
-def main(""", 1).replace("        run(server)", "        threading.Thread(target=_die, args=(server,), daemon=True).start()\n"
-                                                   "        run(server)"), encoding="utf-8")
+def main(""", 1).replace(
+                "        run(server)",
+                "        threading.Thread(target=_die, args=(server,), daemon=True).start()\n        run(server)"),
+                encoding="utf-8")
             done = subprocess.run([sys.executable, str(Path(folder, "run_for_test.py")), "--volumes", "20",
                                    "--operations", "upload", "--server-models", "thread", "--client-models", "thread",
                                    "--client-workers", "5,1", "--server-workers", "5", "--output", str(self.output)],
