@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -687,33 +688,42 @@ def settings_from(options: argparse.Namespace) -> Settings:
                     options.idle_timeout, options.total_timeout, options.max_waiting, options.grace)
 
 
-def run(server: FileServer) -> None:
-    """Listen, say so on stdout, serve until a signal comes, and leave the final counts on stdout."""
-    signals = itertools.count(1)
+def run(make_server: Callable[[], FileServer]) -> int:
+    """Listen, say so on stdout, serve until a signal comes, and leave the final counts on stdout.
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        count = next(signals)
-        server.stop()
-        if count == 2:
-            server.abort()
-        if count > 2:  # something hangs: the workers leave with us
-            os._exit(1)
-
+    Return the exit code: 0, or 3 with one line on stderr if the server cannot start or go on.
+    """
     configure_logging()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    server.wake_on_signals()
-    with server:
-        host, port = server.address
-        table = server.table
-        _tell("ready", {"host": host, "port": port, "mode": table.mode, "workers": table.workers,
-                        "start_method": table.start_method, "pid": os.getpid()})
-        print(f"server siap di {host}:{port} ({table.mode}, {table.workers or 'tak terbatas'} worker); "
-              "Ctrl-C untuk berhenti", file=sys.stderr)
-        server.serve_forever()
-    signal.set_wakeup_fd(-1)
-    _tell("stats", server.table.stats())
+    try:
+        server = make_server()
+        signals = itertools.count(1)
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            count = next(signals)
+            server.stop()
+            if count == 2:
+                server.abort()
+            if count > 2:  # something hangs: the workers leave with us
+                os._exit(1)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, on_signal)
+        server.wake_on_signals()
+        with server:
+            host, port = server.address
+            table = server.table
+            _tell("ready", {"host": host, "port": port, "mode": table.mode, "workers": table.workers,
+                            "start_method": table.start_method, "pid": os.getpid()})
+            print(f"server siap di {host}:{port} ({table.mode}, {table.workers or 'tak terbatas'} worker); "
+                  "Ctrl-C untuk berhenti", file=sys.stderr)
+            server.serve_forever()
+        signal.set_wakeup_fd(-1)
+    except ServerError as error:
+        print(f"galat: {error}", file=sys.stderr)
+        return 3
+    _tell("stats", table.stats())
+    return 0
 
 
 def _tell(event: str, fields: dict[str, Any]) -> None:
@@ -725,13 +735,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = server_command_line("Server file: pool thread, pool proses, atau satu thread per client.",
                                  [*EXECUTORS, "legacy"])
     options = parser.parse_args(argv)
-    try:
-        settings = settings_from(options)
-        run(LegacyServer(settings) if options.mode == "legacy" else PoolServer(settings, options.mode))
-    except ServerError as error:
-        print(f"galat: {error}", file=sys.stderr)
-        return 3
-    return 0
+    settings = settings_from(options)
+    return run(lambda: LegacyServer(settings) if options.mode == "legacy" else PoolServer(settings, options.mode))
 
 
 if __name__ == "__main__":

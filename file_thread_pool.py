@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from file_protocol import seconds
-from file_server import EXECUTORS, PoolServer, ServerError, Settings, run, server_command_line, settings_from
+from file_server import EXECUTORS, PoolServer, Settings, run, server_command_line, settings_from
 
 
 class ThreadPoolServer(PoolServer):
@@ -78,15 +78,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stop-with-stdin", action="store_true",
                         help="berhenti bila stdin berakhir, jadi bersama program yang memulainya")
     options = parser.parse_args(argv)
-    try:
+
+    def make_server() -> ThreadPoolServer:
         server = ThreadPoolServer(settings_from(options), options.mode, options.monitor)
         if options.stop_with_stdin:
             threading.Thread(target=_stop_with_stdin, args=(server,), daemon=True).start()
-        run(server)
-    except ServerError as error:
-        print(f"galat: {error}", file=sys.stderr)
-        return 3
-    return 0
+        return server
+
+    return run(make_server)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,33 @@ def read_to_end(connection: socket.socket) -> bytes:
     return last
 
 
+class OtherServer:
+    """A server that is not ours: `talk` has each connection, one after the other."""
+
+    def __init__(self, talk: Callable[[socket.socket], None]) -> None:
+        self._talk = talk
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.client = Server("127.0.0.1", self.port, WAIT_S)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                self._talk(connection)
+
+    def close(self) -> None:
+        """End it."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(WAIT_S)
+
+
 class ServerCase(unittest.TestCase):
     """A test case with one running server for all its tests; afterwards nothing of it may be left."""
 

@@ -7,35 +7,25 @@ import io
 import json
 import shlex
 import socket
-import threading
 import unittest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from file_client_cli import RemoteError, Server, download, remote_get, remote_list, remote_stats, upload
-from tests.support import WAIT_S, RunningServer
+from file_client_cli import RemoteError, download, remote_get, remote_list, remote_stats, upload
+from tests.support import WAIT_S, OtherServer, RunningServer
 
 
-class CourseServer:
+class CourseServer(OtherServer):
     """Answers as the course's server: what one recv(32) brings is one request; no size, no checksum."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self._files = files
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.client = Server("127.0.0.1", self._listener.getsockname()[1], WAIT_S)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        super().__init__(self._converse)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection:
-                while data := connection.recv(32):
-                    connection.sendall((json.dumps(self._process(data.decode())) + "\r\n\r\n").encode())
+    def _converse(self, connection: socket.socket) -> None:
+        while data := connection.recv(32):
+            connection.sendall((json.dumps(self._process(data.decode())) + "\r\n\r\n").encode())
 
     def _process(self, text: str) -> dict[str, Any]:
         try:
@@ -48,11 +38,6 @@ class CourseServer:
         except (ValueError, KeyError) as error:
             return {"status": "ERROR", "data": str(error)}
         return {"status": "ERROR", "data": "request tidak dikenali"}
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
 
 
 def course_client(host: str, port: int, command: str) -> dict[str, Any]:

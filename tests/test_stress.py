@@ -22,7 +22,9 @@ from typing import Any
 import file_client_stress_test as stress
 import run_for_test as orchestrator
 from file_client_cli import RemoteError, Server, remote_list, remote_stats
-from tests.support import ROOT, WAIT_S, RunningServer, ServerProcess, children_of, run_script, wait_until
+from tests.support import (
+    ROOT, WAIT_S, OtherServer, RunningServer, ServerProcess, children_of, run_script, wait_until,
+)
 from tests.test_faults import alive
 
 FIRST_COLUMNS = (
@@ -78,36 +80,21 @@ class Relay:
             thread.join(WAIT_S)
 
 
-class LyingServer:
+class LyingServer(OtherServer):
     """Speaks the protocol, says OK, and has stored something else."""
 
     def __init__(self, reply: dict[str, Any]) -> None:
         self._reply = json.dumps(reply).encode() + b"\r\n\r\n"
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
+        super().__init__(self._converse)
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
+    def _converse(self, connection: socket.socket) -> None:
+        last = b""
+        while not last.endswith(b"\r\n\r\n"):
+            piece = connection.recv(1 << 20)
+            if not piece:
                 return
-            with connection:
-                received = b""
-                while not received.endswith(b"\r\n\r\n"):
-                    piece = connection.recv(1 << 20)
-                    if not piece:
-                        break
-                    received = (received + piece)[-10:] if received else piece
-                if received:
-                    connection.sendall(self._reply)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
+            last = (last + piece)[-10:]
+        connection.sendall(self._reply)
 
 
 def row_of(port: int, operation: str = "download", clients: int = 3, pool: str = "thread", **more: Any) -> stress.Row:
