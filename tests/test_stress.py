@@ -424,9 +424,9 @@ class WholeTable(unittest.TestCase):
             for name in os.listdir(ROOT):
                 if name.endswith(".py"):
                     Path(folder, name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
-            server = Path(folder, "file_thread_pool.py")  # this one dies under every upload of 5 clients
+            server = Path(folder, "file_thread_pool.py")  # this one dies in the middle of the first row
             server.write_text(server.read_text(encoding="utf-8").replace("def main(", """def _die(server):
-    while sum(slot.busy for slot in server.table.slots) < 4:
+    while sum(slot.file_bytes for slot in server.table.slots) < 30_000_000:
         time.sleep(0.001)
     os._exit(9)
 
@@ -441,7 +441,8 @@ def main(""", 1).replace(
                                   capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(done.returncode, 1, done.stderr)
         died, fine = self.rows()
-        self.assertEqual((died["client_sukses"], died["client_gagal"], died["galat"]), ("0", "5", "putus:5"))
+        self.assertEqual(int(died["client_sukses"]) + int(died["client_gagal"]), 5)
+        self.assertRegex(died["galat"], r"^(ditolak:\d )?putus:\d$")
         self.assertEqual((died["server_sukses"], died["server_gagal"]), ("0", "5"))
         self.assertIn("server mati (9)", died["catatan"])
         self.assertEqual((fine["client_sukses"], fine["server_gagal"]), ("1", "0"))
