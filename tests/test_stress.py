@@ -424,17 +424,19 @@ class WholeTable(unittest.TestCase):
             for name in os.listdir(ROOT):
                 if name.endswith(".py"):
                     Path(folder, name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
-            server = Path(folder, "file_thread_pool.py")  # this one dies in the middle of the first row
-            server.write_text(server.read_text(encoding="utf-8").replace("def main(", """def _die(server):
-    while sum(slot.file_bytes for slot in server.table.slots) < 30_000_000:
-        time.sleep(0.001)
-    os._exit(9)
+            script = Path(folder, "file_thread_pool.py")  # this one dies in the middle of the first row
+            honest = script.read_text(encoding="utf-8")
+            deadly = honest.replace("        return server\n", """
+        def die():
+            while sum(slot.file_bytes for slot in server.table.slots) < 30_000_000:
+                time.sleep(0.001)
+            os._exit(9)
 
-
-def main(""", 1).replace(
-                "        run(server)",
-                "        threading.Thread(target=_die, args=(server,), daemon=True).start()\n        run(server)"),
-                encoding="utf-8")
+        threading.Thread(target=die, daemon=True).start()
+        return server
+""")
+            self.assertNotEqual(honest, deadly)
+            script.write_text(deadly, encoding="utf-8")
             done = subprocess.run([sys.executable, str(Path(folder, "run_for_test.py")), "--volumes", "20",
                                    "--operations", "upload", "--server-models", "thread", "--client-models", "thread",
                                    "--client-workers", "5,1", "--server-workers", "5", "--output", str(self.output)],
