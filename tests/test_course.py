@@ -40,6 +40,29 @@ class CourseServer(OtherServer):
         return {"status": "ERROR", "data": "request tidak dikenali"}
 
 
+class PlainServer(OtherServer):
+    """Takes UPLOAD name base64, as many students' servers do; knows no raw verb and tells no checksum."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, bytes] = {}
+        self.received = b""
+        super().__init__(self._converse)
+
+    def _converse(self, connection: socket.socket) -> None:
+        received = b""
+        while piece := connection.recv(1 << 16):
+            self.received += piece
+            received += piece
+            while b"\r\n\r\n" in received:
+                text, _, received = received.partition(b"\r\n\r\n")
+                verb, *parameters = text.decode().split(" ")
+                reply = {"status": "ERROR", "data": "request tidak dikenali"}
+                if verb == "UPLOAD":
+                    self.stored[parameters[0]] = base64.b64decode(parameters[1])
+                    reply = {"status": "OK", "data": "stored"}
+                connection.sendall(json.dumps(reply).encode() + b"\r\n\r\n")
+
+
 def course_client(host: str, port: int, command: str) -> dict[str, Any]:
     """Ask as the course's client: the bare command, then 16 bytes at a time until the end mark shows up."""
     with socket.create_connection((host, port), WAIT_S) as connection:
@@ -85,6 +108,18 @@ class OursAgainstTheCourses(unittest.TestCase):
                 self.assertEqual(caught.exception.cause, "server")
         with self.assertRaises(RemoteError):
             remote_stats(self.server.client)
+
+
+    def test_a_server_without_the_raw_verbs_never_sees_raw_bytes(self) -> None:
+        server = PlainServer()
+        self.addCleanup(server.close)
+        content = b"\r\n\r\nDELETE everything\r\n\r\n" * 10_000
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "x")
+            path.write_bytes(content)
+            self.assertFalse(upload(server.client, path, raw=True).checked)
+        self.assertEqual(server.stored, {"x": content})
+        self.assertNotIn(b"DELETE", server.received)
 
 
 class TheCoursesAgainstOurs(unittest.TestCase):

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from file_client_cli import (
-    RemoteError, Server, download, remote_delete, remote_get, remote_list, remote_stats, upload,
+    RemoteError, Server, download, remote_delete, remote_get, remote_list, remote_stats, remote_upload, upload,
 )
 from file_interface import TEMPORARY_PREFIX
 from file_protocol import encode_request
@@ -224,11 +224,8 @@ class Functional:
                          b"GET " + b"x" * 70_000):
                 with self.subTest(sent=sent[:20]), self.running.connect() as connection:
                     connection.sendall(sent)
-                    try:
-                        for _ in range(200):
-                            connection.sendall(b"QUJD" * 10_000)
-                    except OSError:
-                        pass
+                    for _ in range(200):
+                        connection.sendall(b"QUJD" * 10_000)  # not reset: somebody reads on
                     self.assertEqual(read_json(connection)["status"], "ERROR")
 
         def test_upload_refused_early_says_why(self) -> None:
@@ -239,6 +236,15 @@ class Functional:
                 self.assertEqual(caught.exception.cause, "server", caught.exception)
                 message = str(caught.exception)
             self.assertIn("titik", message)
+
+        def test_an_upload_that_is_refused_is_not_sent_to_its_end(self) -> None:
+            size_bytes = 300_000_000
+            path = self.running.directory / "sparse"
+            with open(path, "wb") as file:
+                file.truncate(size_bytes)
+            with open(path, "rb", buffering=0) as source:
+                self.assert_refused("server", remote_upload, self.running.client, source, ".hidden")
+                self.assertLess(source.tell(), size_bytes)
 
         def test_missing_file(self) -> None:
             for raw in (False, True):

@@ -21,7 +21,7 @@ from typing import Any
 
 import file_client_stress_test as stress
 import run_for_test as orchestrator
-from file_client_cli import RemoteError, Server, remote_list, remote_stats
+from file_client_cli import RemoteError, Server, remote_list, remote_stats, upload
 from tests.support import (
     ROOT, WAIT_S, OtherServer, RunningServer, ServerProcess, children_of, run_script, wait_until,
 )
@@ -188,6 +188,9 @@ class OneRow(unittest.TestCase):
             try:
                 measured = stress.measure(row_of(lying.port, "upload", 1))
                 self.assertEqual([one.cause for one in measured.outcomes], [cause])
+                with self.assertRaises(RemoteError) as caught:
+                    upload(lying.client, ROOT / "README.md")
+                self.assertEqual(caught.exception.cause, cause)
                 result = stress.summarise(measured)
                 self.assertIsNone(result["server_sukses"])
                 self.assertIsNone(result["waktu_total_per_client_s"])
