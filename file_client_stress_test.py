@@ -46,7 +46,8 @@ MB = 1024 * 1024  # as the course counts it
 OPERATIONS = ("download", "upload", "list")
 ENCODINGS = ("base64", "raw")
 START_TIMEOUT_S = 60.0  # for the whole pool of clients to come up
-LEAD_S = 0.1  # from handing out the jobs to the common start
+LEAD_S = 0.1  # from handing out the jobs to the common start,
+LEAD_PER_CLIENT_S = 0.004  # and this for each: 50 processes take a quarter of a second to get theirs
 SETTLE_S = 5.0  # for a server to notice that failed clients are gone
 
 COLUMNS = (
@@ -237,7 +238,7 @@ def _measure(row: Row, executor: Executor, path: Path, token: str, names: list[s
             remote_upload(row.server, source, names[0], raw=True, crc32=crc32)
     try:
         before = _stats(row.server)
-        start_at = time.time() + LEAD_S
+        start_at = time.time() + LEAD_S + row.clients * LEAD_PER_CLIENT_S
         futures = [
             executor.submit(run_client, Job(client, row.server, row.operation, name, row.volume_bytes, crc32,
                                             str(path), token, row.encoding == "raw", start_at))
