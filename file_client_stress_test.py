@@ -220,11 +220,9 @@ def measure(row: Row) -> Measured:
             ready.result()  # the pool is at full size
         with tempfile.TemporaryDirectory(prefix="uji-") as folder:
             return _measure(row, executor, Path(folder, "uji.bin"), token, names)
-    except KeyboardInterrupt:
-        executor.shutdown(wait=False, cancel_futures=True)
-        raise
     finally:
-        executor.shutdown(wait=sys.exc_info()[0] is not KeyboardInterrupt)
+        interrupted = sys.exc_info()[0] is KeyboardInterrupt
+        executor.shutdown(wait=not interrupted, cancel_futures=interrupted)
 
 
 def _measure(row: Row, executor: Executor, path: Path, token: str, names: list[str]) -> Measured:

@@ -53,6 +53,7 @@ MAX_WORKERS = 61 if sys.platform == "win32" else 1000  # Windows cannot wait for
 START_ATTEMPTS = 3
 START_TIMEOUT_S = 60.0  # for the whole pool to come up
 WANTED_DESCRIPTORS = 10240
+OTHER_DESCRIPTORS = 64  # for all that is not a client
 LINGER_S = 2.0  # how long the end of a refused client is waited for
 BUSY = "server sibuk, coba lagi nanti"
 STOPPING = "server sedang berhenti"
@@ -333,7 +334,7 @@ class FileServer:
             raise ServerError(f"folder tidak dapat dipakai: {settings.directory} ({reason(error)})") from None
         start_method = settings.start_method if self.mode == "process" else None
         self.table = WorkerTable(self.mode, settings.workers, slots, start_method)
-        reserved = 2 * slots + 64  # descriptors for the files in work, the copies for processes, and the rest
+        reserved = 2 * slots + OTHER_DESCRIPTORS  # with the files in work and the copies for processes
         self._capacity = min(slots + max_waiting, raise_descriptor_limit() - reserved)
         if self._capacity < slots:
             raise ServerError(f"batas jumlah file terbuka terlalu kecil untuk {slots} worker (lihat: ulimit -n)")
@@ -463,7 +464,7 @@ class FileServer:
     def _dispatch(self, connection: socket.socket, number: int, accepted_at: float) -> None:
         try:
             future = self.hand_over(connection, number, accepted_at)
-        except RuntimeError as error:  # no thread can be started; or, as BrokenExecutor, a worker has just died
+        except RuntimeError as error:  # as BrokenExecutor: a worker has just died
             future = Future()
             future.set_exception(error)
         self._open[number] = _Open(number, connection, accepted_at, future)
@@ -573,31 +574,26 @@ class LegacyServer(FileServer):
 
     def __init__(self, settings: Settings) -> None:
         settings = replace(settings, workers=0, start_method=None)
-        slots = min(settings.max_waiting, (raise_descriptor_limit() - 64) // 3)
+        slots = min(settings.max_waiting, (raise_descriptor_limit() - OTHER_DESCRIPTORS) // 3)
         super().__init__(settings, slots, max_waiting=0)
         self._places = list(reversed(range(slots)))  # of the table, that no thread has
 
     def hand_over(self, connection: socket.socket, number: int, accepted_at: float) -> Future[bool]:
         future: Future[bool] = Future()
         place = self._places.pop()
+        future.add_done_callback(lambda _: self._places.append(place))
 
         def run() -> None:
             try:
                 _this_worker.worker = Worker(self.settings, self.table, place)
-                result = serve_connection(connection, number, accepted_at)
+                future.set_result(serve_connection(connection, number, accepted_at))
             except BaseException as error:
-                self._places.append(place)
                 future.set_exception(error)
-            else:
-                self._places.append(place)
-                future.set_result(result)
 
-        future.set_running_or_notify_cancel()
         try:
             threading.Thread(target=run, name=f"client-{number}").start()
-        except RuntimeError:
-            self._places.append(place)
-            raise
+        except RuntimeError as error:  # the system has no more threads to give
+            future.set_exception(error)
         return future
 
 

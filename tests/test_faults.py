@@ -272,7 +272,14 @@ class DeadWorkers(ServerCase):
         before = [worker["died"] for worker in remote_stats(self.running.client)["per_worker"]]
         victim = remote_stats(self.running.client)["per_worker"][0]["pid"]
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: not alive({victim}), "it is dead")
+
+        def replaced() -> bool:  # until the pool notices, the other workers go on, and then end with it
+            try:
+                return victim not in {worker["pid"] for worker in remote_stats(self.running.client)["per_worker"]}
+            except RemoteError:
+                return False
+
+        wait_until(replaced, "it is replaced")
         self.assertEqual(remote_list(self.running.client), [])
         workers = remote_stats(self.running.client)["per_worker"]
         pids = {worker["pid"] for worker in workers}

@@ -22,13 +22,11 @@ class Script:
 
     def __init__(self, *pieces: bytes | None) -> None:
         self.pieces = list(pieces)
-        self.receives = 0
 
     def settimeout(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
 
     def recv_into(self, view: memoryview) -> int:
-        self.receives += 1
         if not self.pieces:
             return 0
         piece = self.pieces.pop(0)
