@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from file_client_cli import Server
-from file_server import FileServer, LegacyServer, Settings
+from file_server import FileServer, LegacyServer, Settings, WorkerTable
 from file_thread_pool import ThreadPoolServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,9 +85,14 @@ class RunningServer:
         """Open a raw connection to it."""
         return socket.create_connection((self.host, self.port), WAIT_S)
 
+    @property
+    def table(self) -> WorkerTable:
+        """Its counters."""
+        return self.server.table
+
     def stats(self) -> dict[str, Any]:
         """Return its counts, from inside."""
-        return self.server.table.stats()
+        return self.table.stats()
 
     def ask(self, *pieces: bytes, end: bool = False) -> dict[str, Any]:
         """Send bytes piece by piece on a new connection, half-close it if `end`; return the one reply."""
@@ -184,6 +189,7 @@ class ServerCase(unittest.TestCase):
                    f"descriptors left: {cls._before[0]} before, {open_descriptors()} now")
 
     def setUp(self) -> None:
+        wait_until(lambda: not self.running.table.shared.open, "the last test's connections are closed")
         for path in self.running.directory.iterdir():
             path.unlink()
         self.random = random.Random(self.id())
