@@ -26,6 +26,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import re
+import selectors
 import shlex
 import signal
 import socket
@@ -50,7 +51,7 @@ UNKNOWN_REQUEST = "request tidak dikenali"
 # Sizes chosen by measuring. b2a_base64() first takes twice the room: 60 KiB keeps that below the 128 KiB from
 # which malloc maps fresh memory for every object. A large receive buffer makes a thread give up the GIL less often.
 FILE_PIECE_BYTES = 60 * 1024  # 3 divides it: no padding inside a body
-BUFFER_BYTES = 512 * 1024
+BUFFER_BYTES = 256 * 1024
 SWITCH_INTERVAL_S = 0.1  # for sys.setswitchinterval(): 50 threads that wait for the GIL wake up this often, in vain,
 # because whoever holds it lets go by itself at its next read or write, a millisecond from now
 SENDFILE_PIECE_BYTES = 1024 * 1024  # between two looks at the clock
@@ -91,6 +92,9 @@ class Truncated(ProtocolError):
     """The other side ended in the middle of a message."""
 
 
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # poll() knows no largest descriptor
+
+
 def _ignore(count: int) -> None:
     """Nobody wants to know."""
 
@@ -104,6 +108,7 @@ class Wire:
 
     def __init__(self, connection: socket.socket, idle_s: float, total_s: float) -> None:
         self.connection = connection
+        connection.setblocking(False)
         self._idle_s = idle_s
         self._total_s = total_s
         self._buffer = bytearray(4096)
@@ -147,13 +152,7 @@ class Wire:
             self._start, self._end = 0, rest
         if self._end == len(self._buffer):
             self._grow()
-        self._set_timeout(wait_s)
-        try:
-            count = self.connection.recv_into(self._view[self._end:])
-        except (TimeoutError, ConnectionError):
-            raise
-        except OSError as error:
-            raise ConnectionError(str(error)) from error
+        count = self._attempt(selectors.EVENT_READ, self.connection.recv_into, self._view[self._end:], wait_s)
         if count and self.first_byte_at is None:
             self.first_byte_at = time.perf_counter()
         self._end += count
@@ -163,22 +162,21 @@ class Wire:
 
     def send(self, data: bytes | memoryview) -> None:
         """Send all of `data`."""
-        self._set_timeout()
         self.sent_bytes += len(data)
-        try:
-            self.connection.sendall(data)
-        except (TimeoutError, ConnectionError):
-            raise
-        except OSError as error:
-            raise ConnectionError(str(error)) from error
+        unsent = memoryview(data)
+        while unsent:
+            unsent = unsent[self._attempt(selectors.EVENT_WRITE, self.connection.send, unsent):]
 
     def send_file(self, file: BinaryIO, count: int, moved: Callable[[int], None] = _ignore) -> None:
         """Send the next `count` bytes of `file` without a copy in this process, where the system can."""
         position = file.tell()
         end = position + count
         while position < end:
-            self._set_timeout()
-            sent = self.connection.sendfile(file, position, min(SENDFILE_PIECE_BYTES, end - position))
+            self.connection.settimeout(self._left_s())  # sendfile() wants a socket that waits
+            try:
+                sent = self.connection.sendfile(file, position, min(SENDFILE_PIECE_BYTES, end - position))
+            finally:
+                self.connection.setblocking(False)
             if not sent:
                 raise OSError("file menjadi lebih pendek saat dikirim")
             position += sent
@@ -187,7 +185,6 @@ class Wire:
 
     def has_answer(self) -> bool:
         """Tell, without waiting, whether the other side has said something (or left)."""
-        self.connection.setblocking(False)
         try:
             self.connection.recv(1, socket.MSG_PEEK)
             return True
@@ -203,11 +200,32 @@ class Wire:
         self._buffer, self._view = grown, memoryview(grown)
         self._start, self._end = 0, rest
 
-    def _set_timeout(self, wait_s: float | None = None) -> None:
+    def _left_s(self, wait_s: float | None = None) -> float:
         left_s = self._deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("batas waktu total terlampaui")
-        self.connection.settimeout(min(self._idle_s if wait_s is None else wait_s, left_s))
+        return min(self._idle_s if wait_s is None else wait_s, left_s)
+
+    def _attempt(self, event: int, operation: Callable[[memoryview], int], view: memoryview,
+                 wait_s: float | None = None) -> int:
+        """Receive into, or send from, `view`: at once, or else when the socket is ready for `event`.
+
+        A socket with a timeout would do the waiting for us, but asks the kernel twice for every piece, and each
+        time lets go of the GIL, which 50 other threads are after.
+        """
+        left_s = self._left_s(wait_s)
+        while True:
+            try:
+                return operation(view)
+            except BlockingIOError:
+                with _Selector() as selector:
+                    selector.register(self.connection, event)
+                    if not selector.select(left_s):
+                        raise TimeoutError("waktu tunggu habis") from None
+            except (TimeoutError, ConnectionError):
+                raise
+            except OSError as error:
+                raise ConnectionError(str(error)) from error
 
 
 def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Iterator[bytes]:
@@ -587,7 +605,7 @@ class _Text:
         self._left = text
         self.sent = bytearray()
 
-    def settimeout(self, timeout_s: float | None) -> None:
+    def setblocking(self, flag: bool) -> None:
         """Nothing here waits."""
 
     def recv_into(self, view: memoryview) -> int:
@@ -596,8 +614,9 @@ class _Text:
         self._left = self._left[count:]
         return count
 
-    def sendall(self, data: bytes) -> None:
+    def send(self, data: memoryview) -> int:
         self.sent += data
+        return len(data)
 
 
 # ---- the client's side

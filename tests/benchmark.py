@@ -46,7 +46,7 @@ class Pieces:
         self._rng = random.Random(1)
         self._most = most
 
-    def settimeout(self, timeout_s: float) -> None:
+    def setblocking(self, flag: bool) -> None:
         """Nothing here waits."""
 
     def recv_into(self, view: memoryview) -> int:
