@@ -500,7 +500,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # The functions sent to a worker must be this module's under its name, not __main__'s.
-    import file_client_stress_test
+    import file_client_stress_test  # what is sent to a worker process must be this module's, not __main__'s
 
+    del __file__  # or every worker process would run this file once more before it begins
     sys.exit(file_client_stress_test.main())

@@ -736,4 +736,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import file_server
+
+    del __file__  # or every worker process would run this file once more before it begins
+    sys.exit(file_server.main())

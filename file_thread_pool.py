@@ -89,4 +89,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import file_thread_pool
+
+    del __file__  # or every worker process would run this file once more before it begins
+    sys.exit(file_thread_pool.main())

@@ -161,6 +161,17 @@ class RequestForms(unittest.TestCase):
                         pass
                 self.assertEqual(wire.last_wait_s, wait_s)
 
+    def test_the_total_deadline_holds_for_a_client_that_never_pauses(self) -> None:
+        class Endless(Script):
+            def recv_into(self, view: memoryview) -> int:
+                return len(view)
+
+        wire = Wire(cast(socket.socket, Endless()), idle_s=9.0, total_s=0.05)
+        with self.assertRaises(TimeoutError):
+            for _ in range(10_000_000):
+                wire.receive()
+                wire.use(len(wire.pending))
+
     def test_bad_requests_cut_at_every_offset(self) -> None:
         for name, sent in BAD.items():
             step = max(1, len(sent) // 50)
