@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import argparse
 import cmd
+import fnmatch
 import glob
 import io
 import json
 import os
 import secrets
 import shlex
+import shutil
 import socket
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +110,7 @@ def _conversation(server: Server) -> Iterator[_Conversation]:
         raise RemoteError("protokol", str(error)) from None
     except ConnectionError as error:
         if conversation is None:
-            raise RemoteError("ditolak", f"tidak ada server di {server.host}:{server.port}; jalankan dulu: "
+            raise RemoteError("ditolak", f"server tidak ada di {server.host}:{server.port}; jalankan: "
                               "python3 file_server.py 5 thread") from None
         raise RemoteError("putus", f"koneksi terputus ({reason(error)})") from None
     except UnicodeError:
@@ -140,28 +142,36 @@ def _verify(reply: dict[str, Any], size_bytes: int, crc32: int) -> None:
         raise RemoteError("integritas", f"CRC-32 berbeda: server {said_crc32}, di sini {crc32:08x}")
 
 
-def _ask(server: Server, verb: str, *parameters: str) -> Any:
+def _ask(server: Server, verb: str, *parameters: str) -> dict[str, Any]:
     with _conversation(server) as conversation:
         conversation.wire.send(encode_request(verb, *parameters) + END)
-        return _check(read_reply(conversation.wire)).reply.get("data")
+        return _check(read_reply(conversation.wire)).reply
+
+
+def remote_sizes(server: Server) -> dict[str, int | None]:
+    """Return the files on the server: their sizes in bytes, None where it does not tell. Raises RemoteError."""
+    reply = _ask(server, "LIST")
+    names, sizes_bytes = reply.get("data"), reply.get("data_ukuran")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RemoteError("protokol", "jawaban LIST bukan daftar nama")
+    if not isinstance(sizes_bytes, list) or len(sizes_bytes) != len(names):
+        sizes_bytes = [None] * len(names)  # a server of the course knows only names
+    return {name: size if isinstance(size, int) else None for name, size in zip(names, sizes_bytes, strict=True)}
 
 
 def remote_list(server: Server) -> list[str]:
     """Return the names of the files on the server. Raises RemoteError."""
-    names = _ask(server, "LIST")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RemoteError("protokol", "jawaban LIST bukan daftar nama")
-    return names
+    return list(remote_sizes(server))
 
 
 def remote_delete(server: Server, name: str) -> str:
     """Delete a file on the server; return what the server said. Raises RemoteError."""
-    return str(_ask(server, "DELETE", name))
+    return str(_ask(server, "DELETE", name).get("data"))
 
 
 def remote_stats(server: Server) -> dict[str, Any]:
     """Return the server's counts: ThreadPoolServer.get_worker_stats() tells what they mean. Raises RemoteError."""
-    stats = _ask(server, "STATS")
+    stats = _ask(server, "STATS").get("data")
     if not isinstance(stats, dict):
         raise RemoteError("protokol", "jawaban STATS bukan objek")
     return stats
@@ -195,11 +205,12 @@ def remote_get(server: Server, name: str, write: Callable[[bytes | memoryview], 
     return remote_get(server, name, write)
 
 
-def remote_upload(server: Server, file: BinaryIO, name: str, raw: bool = False,
-                  crc32: int | None = None) -> Transfer:
+def remote_upload(server: Server, file: BinaryIO, name: str, raw: bool = False, crc32: int | None = None,
+                  moved: Callable[[int], None] = lambda count: None) -> Transfer:
     """Upload the rest of `file`, a real one, opened unbuffered, under `name`. Raises RemoteError, OSError.
 
     `raw` as for remote_get(); then `crc32`, where it is known already, spares reading the file once more.
+    `moved` is told of file bytes as they go.
     """
     position = file.tell()
     size_bytes = os.fstat(file.fileno()).st_size - position
@@ -215,10 +226,10 @@ def remote_upload(server: Server, file: BinaryIO, name: str, raw: bool = False,
         try:
             if raw:
                 wire.send(encode_request("UPLOAD_RAW", name, str(size_bytes)) + END)
-                send_raw_body(wire, file, size_bytes)
+                send_raw_body(wire, file, size_bytes, moved)
             else:
                 wire.send(encode_request("UPLOAD", name))
-                crc32 = send_file_body(wire, file, size_bytes)
+                crc32 = send_file_body(wire, file, size_bytes, moved)
         except ConnectionError:
             with suppress(OSError, ProtocolError):  # it may have said why before it hung up
                 _check(read_reply(wire))
@@ -229,24 +240,6 @@ def remote_upload(server: Server, file: BinaryIO, name: str, raw: bool = False,
 
 
 # ---- for people
-
-
-def download(server: Server, name: str, path: Path, raw: bool = False) -> Transfer:
-    """Download into `path`, which appears only when it is whole and right. Raises RemoteError, OSError."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.unduh"
-    try:
-        with open(temporary, "xb") as file:
-            transfer = remote_get(server, name, file.write, raw)
-        os.replace(temporary, path)
-        return transfer
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def upload(server: Server, path: Path, name: str | None = None, raw: bool = False) -> Transfer:
-    """Upload the file at `path`, under its own name unless another is given. Raises RemoteError, OSError."""
-    with open(path, "rb", buffering=0) as file:
-        return remote_upload(server, file, name or path.name, raw)
 
 
 def size_text(size_bytes: float) -> str:
@@ -260,28 +253,127 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes / 1024:.1f} GB"
 
 
+def duration_text(duration_s: float) -> str:
+    """Return a duration for people."""
+    if duration_s < 10:
+        return f"{duration_s:.2f} detik"
+    minutes, whole_s = divmod(round(duration_s), 60)
+    return f"{minutes} menit {whole_s} detik" if minutes else f"{whole_s} detik"
+
+
+class Progress:
+    """Tells on a terminal how far a transfer is, if it takes longer than a second; call it with each count of bytes."""
+
+    def __init__(self, name: str, size_bytes: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`size_bytes` is None if nobody knows; `clock` tells seconds."""
+        self._name, self._size_bytes, self._clock = name, size_bytes, clock
+        self._done_bytes = 0
+        self._begun_at = clock()
+        self._next_at = self._begun_at + 1.0
+        self._shown = ""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._show("")
+
+    def __call__(self, count: int) -> None:
+        self._done_bytes += count
+        now_at = self._clock()
+        if now_at < self._next_at or not sys.stderr.isatty():
+            return
+        self._next_at = now_at + 0.2
+        rate = self._done_bytes / (now_at - self._begun_at)
+        if self._size_bytes:
+            left_s = max(0, self._size_bytes - self._done_bytes) / rate
+            self._show(f"{self._name}: {self._done_bytes / self._size_bytes:.0%} dari {size_text(self._size_bytes)}, "
+                       f"{size_text(rate)}/detik, sisa {duration_text(left_s)}")
+        else:
+            self._show(f"{self._name}: {size_text(self._done_bytes)}, {size_text(rate)}/detik")
+
+    def _show(self, text: str) -> None:
+        """Put `text` in the place of the last one, on one line of the terminal however narrow it is."""
+        text = text[:shutil.get_terminal_size().columns - 1]
+        if text or self._shown:
+            print("\r" + text.ljust(len(self._shown)), end="" if text else "\r", file=sys.stderr, flush=True)
+        self._shown = text
+
+
+def download(server: Server, name: str, path: Path, raw: bool = False,
+             moved: Callable[[int], None] = lambda count: None) -> Transfer:
+    """Download into `path`, which appears only when it is whole and right. Raises RemoteError, OSError."""
+    temporary = path.parent / f".{secrets.token_hex(8)}.unduh"
+    try:
+        with open(temporary, "xb") as file:
+            def write(piece: bytes | memoryview) -> None:
+                file.write(piece)
+                moved(len(piece))
+
+            transfer = remote_get(server, name, write, raw)
+        os.replace(temporary, path)
+        return transfer
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def upload(server: Server, path: Path, name: str | None = None, raw: bool = False,
+           moved: Callable[[int], None] = lambda count: None) -> Transfer:
+    """Upload the file at `path`, under its own name unless another is given. Raises RemoteError, OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return remote_upload(server, file, name or path.name, raw, moved=moved)
+
+
 def _transfer_text(done: str, transfer: Transfer) -> str:
-    return (f"{transfer.name} {done}: {size_text(transfer.size_bytes)} dalam {transfer.total_s:.2f} detik, "
+    return (f"{transfer.name} {done}: {size_text(transfer.size_bytes)} dalam {duration_text(transfer.total_s)}, "
             f"{size_text(transfer.size_bytes / transfer.total_s)}/detik, CRC-32 {transfer.crc32:08x}")
 
 
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """Return the names that a pattern stands for. Raises RemoteError if there is none."""
+    if pattern in names:
+        return [pattern]  # a name may look like a pattern
+    found = fnmatch.filter(names, pattern)
+    if not found:
+        raise RemoteError("server", f"file tidak ditemukan: {pattern} (lihat nama yang ada: list)")
+    return found
+
+
 def _list(server: Server, options: argparse.Namespace) -> None:
-    names = remote_list(server)
-    for name in names:
-        print(name)
-    if not names:
-        print("(belum ada file di server)", file=sys.stderr)
+    sizes_bytes = remote_sizes(server)
+    for name, size_bytes in sizes_bytes.items():
+        print(f"{'?' if size_bytes is None else size_text(size_bytes):>12}  {name}" if options.long else name)
+    if not sizes_bytes:
+        print("(belum ada file di server; unggah dengan: upload PATH)", file=sys.stderr)
 
 
 def _get(server: Server, options: argparse.Namespace) -> None:
-    path = options.output or Path(options.name)
-    if path.is_dir():
-        path = path / options.name
-    print(_transfer_text(f"diunduh ke {path}", download(server, options.name, path, options.raw)))
+    sizes_bytes = remote_sizes(server)
+    wanted = [name for pattern in options.names for name in _matching(pattern, sizes_bytes)]
+    if len(wanted) > 1 and options.output and not options.output.is_dir():
+        raise argparse.ArgumentTypeError(f"{options.output} bukan folder, padahal ada {len(wanted)} file")
+    for name in wanted:
+        path = options.output or Path(name)
+        if path.is_dir():
+            path = path / name
+        with Progress(name, sizes_bytes[name]) as progress:
+            transfer = download(server, name, path, options.raw, progress)
+        print(_transfer_text(f"diunduh ke {path}", transfer))
 
 
 def _upload(server: Server, options: argparse.Namespace) -> None:
-    print(_transfer_text("diunggah", upload(server, options.path, options.name, options.raw)))
+    paths = [path for given in options.paths for path in _local(given)]
+    if options.name and len(paths) > 1:
+        raise argparse.ArgumentTypeError("--as hanya untuk satu file")
+    for path in paths:
+        with Progress(path.name, path.stat().st_size) as progress:
+            transfer = upload(server, path, options.name, options.raw, progress)
+        print(_transfer_text("diunggah", transfer))
+
+
+def _local(given: str) -> list[Path]:
+    """Return the files here that a path or a pattern stands for (a shell does that, ours and Windows' do not)."""
+    return [Path(path) for path in sorted(glob.glob(given)) if os.path.isfile(path)] or [Path(given)]
 
 
 def _delete(server: Server, options: argparse.Namespace) -> None:
@@ -295,17 +387,20 @@ def _stats(server: Server, options: argparse.Namespace) -> None:
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the commands that a person can give, on the command line as in the shell."""
     commands = parser.add_subparsers(title="perintah", metavar="PERINTAH")
-    for run, text in ((_list, "tampilkan nama file di server"), (_get, "unduh sebuah file"),
-                      (_upload, "unggah sebuah file"), (_delete, "hapus sebuah file di server"),
+    for run, text in ((_list, "tampilkan nama file di server"), (_get, "unduh file"),
+                      (_upload, "unggah file"), (_delete, "hapus sebuah file di server"),
                       (_stats, "tampilkan hitungan server")):
         command = commands.add_parser(run.__name__.strip("_"), help=text, description=text)
         command.set_defaults(run=run)
-        if run in (_get, _delete):
+        if run is _list:
+            command.add_argument("-l", "--long", action="store_true", help="dengan ukurannya")
+        if run is _delete:
             command.add_argument("name", metavar="NAMA", help="nama file di server")
         if run is _get:
+            command.add_argument("names", nargs="+", metavar="NAMA", help="nama di server, atau pola seperti '*.txt'")
             command.add_argument("-o", "--output", type=Path, metavar="PATH", help="simpan di sini")
         if run is _upload:
-            command.add_argument("path", type=Path, metavar="PATH", help="file yang diunggah")
+            command.add_argument("paths", nargs="+", metavar="PATH", help="file yang diunggah, atau pola seperti *.txt")
             command.add_argument("--as", dest="name", metavar="NAMA", help="nama di server")
         if run in (_get, _upload):
             command.add_argument("--raw", action="store_true", help="tanpa base64: lebih cepat")
@@ -317,6 +412,8 @@ def run_command(server: Server, options: argparse.Namespace) -> int:
         options.run(server, options)
     except RemoteError as error:
         print(f"gagal ({error.cause}): {error}", file=sys.stderr)
+    except argparse.ArgumentTypeError as error:
+        print(f"gagal: {error}", file=sys.stderr)
     except OSError as error:
         print(f"gagal: {error.filename or 'file'}: {reason(error)}", file=sys.stderr)
     else:
@@ -351,15 +448,15 @@ class Shell(cmd.Cmd):
             run_command(self._server, options)
 
     def do_list(self, line: str) -> None:
-        """list: tampilkan nama file di server"""
+        """list [-l]: tampilkan nama file di server, dengan -l juga ukurannya"""
         self._run(f"list {line}")
 
     def do_get(self, line: str) -> None:
-        """get NAMA [-o PATH] [--raw]: unduh sebuah file"""
+        """get NAMA... [-o PATH] [--raw]: unduh file; NAMA boleh pola, misalnya *.txt"""
         self._run(f"get {line}")
 
     def do_upload(self, line: str) -> None:
-        """upload PATH [--as NAMA] [--raw]: unggah sebuah file"""
+        """upload PATH... [--as NAMA] [--raw]: unggah file; PATH boleh pola, misalnya *.txt"""
         self._run(f"upload {line}")
 
     def do_delete(self, line: str) -> None:
@@ -403,7 +500,8 @@ class Shell(cmd.Cmd):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command, or the shell if none is given; return the exit code: 0, 1 failed, 2 wrong usage."""
-    parser = CommandLine(description="Client untuk server file; tanpa PERINTAH: mode interaktif.")
+    parser = CommandLine(description="Client untuk server file; tanpa PERINTAH: mode interaktif.",
+                         epilog="contoh: python3 file_client_cli.py --port 46666 get contoh.txt -o salinan.txt")
     parser.add_address(DEFAULT_PORT)
     parser.add_argument("--timeout", type=seconds, default=Server.timeout_s, metavar="DETIK",
                         help="batas waktu satu permintaan (bawaan: %(default)g)")

@@ -452,7 +452,8 @@ def row_text(row: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure one row; return the exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 3 no server."""
-    parser = CommandLine(description="Stress test: satu baris tabel terhadap server yang sedang berjalan.")
+    parser = CommandLine(description="Stress test: satu baris tabel terhadap server yang sedang berjalan.",
+                         epilog="contoh: python3 file_client_stress_test.py --operation upload --clients 50")
     parser.add_address(DEFAULT_PORT)
     parser.add_argument("--operation", required=True, type=one_of(OPERATIONS), help=" | ".join(OPERATIONS))
     parser.add_argument("--volume", default=10, type=whole_number(1, 100_000), metavar="MB",

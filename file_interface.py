@@ -76,10 +76,10 @@ class FileInterface:
 
     def names(self) -> list[str]:
         """Return the names of the regular files, sorted."""
-        return sorted(self.sizes())
+        return list(self.sizes())
 
     def sizes(self) -> dict[str, int]:
-        """Return the size in bytes of each regular file, by name."""
+        """Return the size in bytes of each regular file, by name, in the order of the names."""
         found = {}
         with os.scandir(self.directory) as entries:
             for entry in entries:
@@ -88,7 +88,7 @@ class FileInterface:
                         found[entry.name] = entry.stat(follow_symlinks=False).st_size
                 except FileNotFoundError:
                     pass  # deleted while we looked: then it is not there
-        return found
+        return dict(sorted(found.items()))
 
     def open(self, name: str) -> tuple[BinaryIO, int]:
         """Open a file for reading; return it, unbuffered, and its size in bytes.

@@ -7,7 +7,7 @@ handed on piece by piece: no file is ever whole in memory, on either side.
 
 A request is ``VERB [PARAMETER ...]``; an answer is one JSON object and an empty line:
 
-    LIST                                        {"status":"OK","data":["name", ...]}
+    LIST                                        {"status":"OK","data":["name", ...],"data_ukuran":[N, ...]}
     GET name                                    {"status":"OK", ... "data_file":"<base64>","data_crc32":"..."}
     UPLOAD name <base64>                        {"status":"OK","data":"...", ... "data_crc32":"..."}
     DELETE name                                 {"status":"OK","data":"...","data_namafile":"name"}
@@ -524,7 +524,8 @@ class FileProtocol:
         return (bytes(text.sent) + reply).removesuffix(END).decode("ascii")
 
     def _list(self, request: Request, wire: Wire) -> Reply:
-        return Reply(encode_reply("OK", self._files.names()), ok=True)
+        sizes_bytes = self._files.sizes()
+        return Reply(encode_reply("OK", list(sizes_bytes), data_ukuran=list(sizes_bytes.values())), ok=True)
 
     def _delete(self, request: Request, wire: Wire) -> Reply:
         name = request.parameters[0]
@@ -632,10 +633,10 @@ def encode_request(verb: str, *parameters: str) -> bytes:
         raise ProtocolError("nama file bukan UTF-8 yang sah") from None
 
 
-def send_file_body(wire: Wire, file: BinaryIO, size_bytes: int) -> int:
+def send_file_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[[int], None] = _ignore) -> int:
     """Send the body of an UPLOAD after its command, as base64; return the CRC-32 of the file's bytes.
 
-    Stops early if an answer comes before the end: it can only be a refusal.
+    `moved` is told of file bytes as they go. Stops early if an answer comes before the end: it can only be a refusal.
     """
     crc32 = 0
     wire.send(b" " if size_bytes else b' ""')
@@ -644,15 +645,16 @@ def send_file_body(wire: Wire, file: BinaryIO, size_bytes: int) -> int:
             return crc32
         crc32 = zlib.crc32(piece, crc32)
         wire.send(binascii.b2a_base64(piece, newline=False))
+        moved(len(piece))
     wire.send(END)
     return crc32
 
 
-def send_raw_body(wire: Wire, file: BinaryIO, size_bytes: int) -> None:
-    """Send the body of an UPLOAD_RAW after its command; stops early as send_file_body() does."""
+def send_raw_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[[int], None] = _ignore) -> None:
+    """Send the body of an UPLOAD_RAW after its command; `moved` and stopping early as send_file_body()."""
     while size_bytes and not wire.has_answer():
         piece_bytes = min(size_bytes, SENDFILE_PIECE_BYTES)
-        wire.send_file(file, piece_bytes)
+        wire.send_file(file, piece_bytes, moved)
         size_bytes -= piece_bytes
 
 
@@ -751,7 +753,7 @@ def peak_rss_bytes(pids: Iterable[int]) -> int | None:
 
 
 class CommandLine(argparse.ArgumentParser):
-    """argparse whose complaints are one line, in Indonesian."""
+    """argparse in Indonesian, with complaints of one line."""
 
     _WORDS = (
         ("argument ", ""), ("expected one argument", "nilainya belum ditulis"),
@@ -760,7 +762,18 @@ class CommandLine(argparse.ArgumentParser):
         ("the following arguments are required", "masih kurang"),
     )
 
+    _HEADINGS = (
+        ("usage: ", "pemakaian: "), ("positional arguments:", "argumen:"), ("options:", "pilihan:"),
+        ("show this help message and exit", "tampilkan bantuan ini"),
+    )
+
     hint = "lihat --help"
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        for english, indonesian in self._HEADINGS:
+            text = text.replace(english, indonesian)
+        return text
 
     def error(self, message: str) -> NoReturn:
         for english, indonesian in self._WORDS:

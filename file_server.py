@@ -655,9 +655,9 @@ def configure_logging() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
 
 
-def server_command_line(description: str, modes: list[str]) -> CommandLine:
+def server_command_line(description: str, modes: list[str], example: str) -> CommandLine:
     """Return a parser of the options that all servers have."""
-    parser = CommandLine(description=description)
+    parser = CommandLine(description=description, epilog=f"contoh: python3 {example}")
     parser.add_argument("workers", nargs="?", default=5, type=whole_number(1, MAX_WORKERS),
                         help="jumlah worker dalam pool (bawaan: 5)")
     parser.add_argument("mode", nargs="?", default="thread", type=one_of(modes),
@@ -729,7 +729,7 @@ def _tell(event: str, fields: dict[str, Any]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run a server; return the exit code: 0 stopped by a signal, 2 wrong usage, 3 cannot start."""
     parser = server_command_line("Server file: pool thread, pool proses, atau satu thread per client.",
-                                 [*EXECUTORS, "legacy"])
+                                 [*EXECUTORS, "legacy"], "file_server.py 5 process --port 46666 --files files")
     options = parser.parse_args(argv)
     settings = settings_from(options)
     return run(lambda: LegacyServer(settings) if options.mode == "legacy" else PoolServer(settings, options.mode))

@@ -72,7 +72,7 @@ def _stop_with_stdin(server: ThreadPoolServer) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the pool server; return the exit code: 0 stopped by a signal, 2 wrong usage, 3 cannot start."""
     parser = server_command_line("Server file dengan pool thread atau pool proses, yang dapat dipantau.",
-                                 list(EXECUTORS))
+                                 list(EXECUTORS), "file_thread_pool.py 50 process --monitor 1")
     parser.add_argument("--monitor", type=seconds, metavar="DETIK",
                         help="tulis keadaan worker ke stderr setiap sekian detik")
     parser.add_argument("--stop-with-stdin", action="store_true",
