@@ -73,7 +73,7 @@ class Shape(unittest.TestCase):
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
         lines = done.stdout.splitlines()
         self.assertEqual(len(lines), 7, done.stderr)
-        self.assertEqual(lines[1], '{"status":"OK","data":["a"]}')
+        self.assertEqual(lines[1], '{"status":"OK","data":["a"],"data_ukuran":[3]}')
         self.assertIn('"data_file":"QUJD"', lines[2])
         self.assertEqual(lines[4], '{"status":"OK","data":[]}')
         self.assertEqual(lines[5], '{"status":"ERROR","data":"request tidak dikenali"}')
