@@ -75,7 +75,7 @@ class Shape(unittest.TestCase):
         self.assertEqual(len(lines), 7, done.stderr)
         self.assertEqual(lines[1], '{"status":"OK","data":["a"],"data_ukuran":[3]}')
         self.assertIn('"data_file":"QUJD"', lines[2])
-        self.assertEqual(lines[4], '{"status":"OK","data":[]}')
+        self.assertEqual(lines[4], '{"status":"OK","data":[],"data_ukuran":[]}')
         self.assertEqual(lines[5], '{"status":"ERROR","data":"request tidak dikenali"}')
 
 
