@@ -259,7 +259,7 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
         else:
             end, after = empty_line.span() if empty_line else (-1, 0)
         ended = end >= 0
-        if not ended and not text.translate(None, _ALPHABET):
+        if not ended and not wrapped and not text.translate(None, _ALPHABET):
             end = after = 0  # less than a group, and still clean: wait for the rest
         elif not ended:
             wrapped = True

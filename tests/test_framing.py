@@ -220,12 +220,14 @@ class RequestForms(unittest.TestCase):
                 self.looked_at += len(view)
                 return view
 
-        for size in (10_000, 20_000, 40_000):
-            sent = b"UPLOAD a " + base64.b64encode(bytes(size)) + b"\r\n\r\n"
-            wire = Counting(cast(socket.socket, Script(*(sent[at:at + 1] for at in range(len(sent))))), 9.0, 60.0)
-            request = cast(Request, RequestReader(wire).next())
-            self.assertEqual(sum(map(len, request.body)), size)
-            self.assertLess(wire.looked_at, 20 * len(sent))
+        for start in (b"", b"QUJD\n", b"QUI="):  # what follows has neither line break nor padding
+            for size in (5_000, 10_000, 20_000):
+                sent = b"UPLOAD a " + start + base64.b64encode(bytes(size)) + b"\r\n\r\n"
+                wire = Counting(cast(socket.socket, Script(*(sent[at:at + 1] for at in range(len(sent))))), 9.0, 60.0)
+                request = cast(Request, RequestReader(wire).next())
+                with self.subTest(start=start, size=size):
+                    self.assertEqual(sum(map(len, request.body)), size + start.count(b"D") * 3 + start.count(b"=") * 2)
+                    self.assertLess(wire.looked_at, 20 * len(sent))
 
 
 def reply_bytes(pairs: list[tuple[str, Any]], spaced: bool = False) -> bytes:
