@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -203,14 +203,19 @@ def run_script(*arguments: object, timeout_s: float = 120.0, **options: Any) -> 
 
 
 class ServerProcess:
-    """A server script in a process of its own, as run_for_test.py starts it."""
+    """A server script in a process of its own, as run_for_test.py starts it. It serves `directory`, in `outside`."""
 
-    def __init__(self, *arguments: object, script: str = "file_thread_pool.py", **options: Any) -> None:
+    def __init__(self, *arguments: object, script: str = "file_thread_pool.py", prefix: Sequence[str] = (),
+                 **options: Any) -> None:
+        """`prefix` is a command that runs the one that follows it."""
         self.folder = tempfile.TemporaryDirectory()
-        self.directory = Path(self.folder.name)
+        self.outside = Path(self.folder.name)
+        self.directory = self.outside / "files"
+        self.directory.mkdir()
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / script), *map(str, arguments), "--port", "0", "--files", self.folder.name],
+            [*prefix, sys.executable, str(ROOT / script), *map(str, arguments), "--port", "0", "--files",
+             str(self.directory)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True, **options)
         assert self.process.stdout
         line = self.process.stdout.readline()
