@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from file_protocol import (
-    DEFAULT_HOST, DEFAULT_PORT, END, UNKNOWN_REQUEST, CommandLine, ProtocolError, Received, Truncated, Wire,
-    crc32_of, encode_request, raw_pieces, read_reply, reason, seconds, send_file_body, send_raw_body,
+    DEFAULT_HOST, DEFAULT_PORT, END, MISSING_PARAMETER, UNKNOWN_REQUEST, CommandLine, ProtocolError, Received,
+    Truncated, Wire, crc32_of, encode_request, raw_pieces, read_reply, reason, seconds, send_file_body, send_raw_body,
 )
 
 try:
@@ -222,7 +222,10 @@ def remote_upload(server: Server, file: BinaryIO, name: str, raw: bool = False, 
         if raw:
             # To a server that does not know the verb, the bytes of a file might look like commands.
             wire.send(encode_request("UPLOAD_RAW") + END)
-            raw = read_reply(wire).reply.get("data") != UNKNOWN_REQUEST
+            received = read_reply(wire)
+            raw = received.reply.get("data") != UNKNOWN_REQUEST
+            if raw and received.reply.get("data") != MISSING_PARAMETER.format("UPLOAD_RAW"):
+                _check(received)  # too busy, or stopping: nothing more will be heard
         try:
             if raw:
                 wire.send(encode_request("UPLOAD_RAW", name, str(size_bytes)) + END)

@@ -47,6 +47,7 @@ LINE_LIMIT_BYTES = 64 * 1024  # a command line, without the body
 REPLY_LIMIT_BYTES = 64 * 1024 * 1024  # a reply, without the file in it
 SILENCE_S = 0.2  # after this, an unterminated command counts as whole
 UNKNOWN_REQUEST = "request tidak dikenali"
+MISSING_PARAMETER = "parameter {} kurang"
 
 # Sizes chosen by measuring. b2a_base64() first takes twice the room: 60 KiB keeps that below the 128 KiB from
 # which malloc maps fresh memory for every object. A large receive buffer makes a thread give up the GIL less often.
@@ -415,7 +416,7 @@ class RequestReader:
             raise ProtocolError(UNKNOWN_REQUEST, framing_lost=False)
         if len(parameters) < _PARAMETERS[verb]:
             # A bare UPLOAD_RAW is how a client finds out whether it is known here.
-            raise ProtocolError(f"parameter {verb} kurang", framing_lost="UPLOAD" in verb and bool(parameters))
+            raise ProtocolError(MISSING_PARAMETER.format(verb), framing_lost="UPLOAD" in verb and bool(parameters))
         if len(parameters) > _PARAMETERS[verb] > 0:
             raise ProtocolError(f"parameter {verb} terlalu banyak; nama berspasi perlu tanda kutip",
                                 framing_lost="UPLOAD" in verb)

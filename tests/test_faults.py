@@ -386,10 +386,13 @@ class Overload(unittest.TestCase):
                     places = 3 if mode == "legacy" else 5
                     held = [running.connect() for _ in range(places)]
                     wait_until(lambda: running.server.table.shared.open == places, "all are in")
-                    with self.assertRaises(RemoteError) as caught:
-                        remote_list(running.client)
-                    self.assertEqual(caught.exception.cause, "ditolak")
-                    self.assertIn("sibuk", str(caught.exception))
+                    source = ROOT / "README.md"
+                    for ask in (lambda: remote_list(running.client), lambda: upload(running.client, source),
+                                lambda: upload(running.client, source, raw=True)):
+                        with self.assertRaises(RemoteError) as caught:
+                            ask()
+                        self.assertEqual(caught.exception.cause, "ditolak")
+                        self.assertIn("sibuk", str(caught.exception))
                     for connection in held:
                         connection.sendall(b"LIST\r\n\r\n")
                     for connection in held:
@@ -397,7 +400,7 @@ class Overload(unittest.TestCase):
                         connection.close()
                     wait_until(lambda: running.server.table.shared.open == 0, "all are out")
                     self.assertEqual(remote_list(running.client), [])
-                    self.assertEqual(running.stats()["refused"], 1)
+                    self.assertEqual(running.stats()["refused"], 3)
                 finally:
                     running.stop()
 
