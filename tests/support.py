@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import unittest
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from file_client_cli import Server
 from file_server import FileServer, LegacyServer, Settings, WorkerTable
@@ -57,6 +58,24 @@ def children_of(pid: int) -> set[int]:
         fresh = {child for child, parent in parents.items() if parent in fresh} - found
         found |= fresh
     return found
+
+
+class Usage(NamedTuple):
+    """What a process and its descendants have now."""
+
+    processes: int
+    threads: int
+    descriptors: int
+    rss_bytes: int
+
+
+def usage_of(pid: int) -> Usage:
+    """Return what a process and its descendants have, as /proc tells."""
+    pids = {pid} | children_of(pid)
+    status = "".join(Path(f"/proc/{one}/status").read_text() for one in pids)
+    total = {key: sum(map(int, re.findall(rf"^{key}:\s+(\d+)", status, re.MULTILINE))) for key in ("Threads", "VmRSS")}
+    descriptors = sum(len(os.listdir(f"/proc/{one}/fd")) for one in pids)
+    return Usage(len(pids), total["Threads"], descriptors, total["VmRSS"] * 1024)
 
 
 class RunningServer:
