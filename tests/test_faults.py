@@ -6,16 +6,20 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 import unittest
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from file_client_cli import RemoteError, Server, remote_get, remote_list, remote_stats, upload
 from file_interface import TEMPORARY_PREFIX, FileInterface
+from file_protocol import END
 from tests.support import (
     ROOT, WAIT_S, RunningServer, ServerCase, ServerProcess, children_of, open_descriptors, read_json, read_to_end,
     run_script, wait_until,
@@ -473,6 +477,74 @@ class FullDisk(unittest.TestCase):
             self.assertEqual(remote_list(running.client), ["a", "source"])
         finally:
             running.stop()
+
+
+# Run what follows with its last argument, a folder, on a disk of 4 MB; it is gone with the process, however that ends.
+SMALL_DISK = ["unshare", *([] if os.name == "posix" and os.geteuid() == 0 else ["-r"]), "-m", "sh", "-c",
+              'for last; do :; done; mount -t tmpfs -o size=4m none "$last" && exec "$@"', "sh"]
+
+
+def small_disk_works() -> bool:
+    """Whether this system lets us have such a disk."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return subprocess.run([*SMALL_DISK, "ls", folder], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+class SmallDisk(unittest.TestCase):
+    """A disk that is full before the upload is at its end."""
+
+    def setUp(self) -> None:
+        if not small_disk_works():
+            self.skipTest("no right to mount a small disk here")
+
+    def test_an_upload_that_does_not_fit_leaves_everything_as_it_was(self) -> None:
+        old, small = b"old" * 300_000, b"new" * 500_000
+        base64_10_mb = b"QUJD" * 3_500_000
+        for mode in ("legacy", "thread", "process"):
+            server = ServerProcess(2, mode, script="file_server.py", prefix=SMALL_DISK)
+            self.addCleanup(server.close)
+            folder = Path(f"/proc/{server.process.pid}/root", *server.directory.parts[1:])  # as the server sees it
+            (folder / "a").write_bytes(old)
+
+            def filled_up(folder: Path = folder) -> bool:  # by somebody else, once the size was found to fit
+                if not list(folder.glob(TEMPORARY_PREFIX + "*")):
+                    return False
+                with suppress(OSError), open(folder / "other", "wb", buffering=0) as other:
+                    while other.write(bytes(1 << 16)):
+                        pass
+                return True
+
+            for name, first, rest in (
+                ("base64", b"UPLOAD a " + base64_10_mb, END),
+                ("raw", b"UPLOAD_RAW a 10500000\r\n\r\n", bytes(100)),
+                ("raw, filled meanwhile", b"UPLOAD_RAW a 2000000\r\n\r\n", bytes(2_000_000)),
+                ("raw, a few bytes, filled meanwhile", b"UPLOAD_RAW a 5000\r\n\r\n", bytes(5000)),
+            ):
+                with self.subTest(mode=mode, upload=name):
+                    with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
+                        connection.sendall(first)
+                        if "meanwhile" in name:
+                            wait_until(filled_up, "the upload began")
+                        connection.sendall(rest)
+                        reply = read_json(connection)
+                    self.assertEqual(reply["status"], "ERROR")
+                    self.assertRegex(reply["data"], "disk penuh|ruang disk")
+                    self.assertLessEqual(set(os.listdir(folder)), {"a", "other"})
+                    self.assertEqual((folder / "a").read_bytes(), old)
+                    (folder / "other").unlink(missing_ok=True)
+            for raw in (False, True):
+                source = server.outside / "source"
+                source.write_bytes(small)
+                upload(server.client, source, "a", raw)
+                self.assertEqual((folder / "a").read_bytes(), small)
+            self.assertEqual(remote_list(server.client), ["a"])
+            self.assertEqual(os.listdir(server.directory), [])  # as we see it: the disk is the server's alone
+            server.process.terminate()
+            self.assertEqual(server.end()[0], 0, server.stderr())
+            self.assertNotIn("Traceback", server.stderr())
 
 
 class BadUsage(unittest.TestCase):
