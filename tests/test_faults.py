@@ -521,7 +521,7 @@ class SmallDisk(unittest.TestCase):
                 ("base64", b"UPLOAD a " + base64_10_mb, END),
                 ("raw", b"UPLOAD_RAW a 10500000\r\n\r\n", bytes(100)),
                 ("raw, filled meanwhile", b"UPLOAD_RAW a 2000000\r\n\r\n", bytes(2_000_000)),
-                ("raw, a few bytes, filled meanwhile", b"UPLOAD_RAW a 5000\r\n\r\n", bytes(5000)),
+                ("raw, a few bytes, filled meanwhile", b"UPLOAD_RAW a 100\r\n\r\n", bytes(100)),
             ):
                 with self.subTest(mode=mode, upload=name):
                     with socket.create_connection((server.client.host, server.client.port), WAIT_S) as connection:
