@@ -9,16 +9,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
+import file_interface
 from file_client_cli import RemoteError, Server, remote_get, remote_list, remote_stats, upload
-from file_interface import TEMPORARY_PREFIX, FileInterface
+from file_interface import TEMPORARY_PREFIX, FileError, FileInterface
 from file_protocol import END
 from tests.support import (
     ROOT, WAIT_S, RunningServer, ServerCase, ServerProcess, children_of, open_descriptors, read_json, read_to_end,
@@ -545,6 +549,101 @@ class SmallDisk(unittest.TestCase):
             server.process.terminate()
             self.assertEqual(server.end()[0], 0, server.stderr())
             self.assertNotIn("Traceback", server.stderr())
+
+
+@POSIX
+class SwappedNames(unittest.TestCase):
+    """A name that becomes a link, or worse, after it was looked at and before it is used."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.secret = Path(folder.name, "secret")
+        self.secret.write_bytes(b"secret")
+        directory = Path(folder.name, "files")
+        directory.mkdir()
+        self.path = directory / "a"
+        self.files = FileInterface(directory)
+
+    def swap(self, make: Callable[[Path], object]) -> None:
+        """Put something else into the place of the name, in one step."""
+        other = self.path.with_name("b")
+        make(other)
+        os.replace(other, self.path)
+
+    def read(self) -> bytes:
+        with self.files.open("a")[0] as file:
+            return file.read()
+
+    def write(self) -> None:
+        with self.files.create("a") as file:
+            file.write(b"new")
+            file.commit()
+
+    def test_between_the_look_and_the_use(self) -> None:
+        swaps: dict[str, Callable[[Path], object]] = {
+            "link": lambda path: path.symlink_to(self.secret), "broken link": lambda path: path.symlink_to("nothing"),
+            "fifo": os.mkfifo,
+        }
+        look = file_interface._is_regular
+        for name, make in swaps.items():
+
+            def look_and_swap(path: Path, make: Callable[[Path], object] = make) -> bool:
+                found = look(path)
+                self.swap(make)
+                return found
+
+            for use in (self.read, self.write, lambda: self.files.delete("a")):
+                with self.subTest(swapped=name, use=use):
+                    self.path.unlink(missing_ok=True)
+                    self.path.write_bytes(b"old")
+                    with mock.patch.object(file_interface, "_is_regular", look_and_swap):
+                        if use == self.read:
+                            with self.assertRaisesRegex(FileError, "tidak ditemukan"):
+                                use()
+                        else:
+                            use()
+                    if use == self.write:
+                        self.assertFalse(self.path.is_symlink())
+                        self.assertEqual(self.path.read_bytes(), b"new")
+                    self.assertEqual(self.secret.read_bytes(), b"secret")
+                    self.assertFalse((self.secret.parent / "nothing").exists())
+                    self.assertLessEqual(set(os.listdir(self.path.parent)), {"a"})
+
+    def test_while_it_is_written(self) -> None:
+        with self.files.create("a") as file:
+            file.write(b"new")
+            self.swap(lambda path: path.symlink_to(self.secret))
+            file.commit()
+        self.assertEqual((self.read(), self.secret.read_bytes()), (b"new", b"secret"))
+
+    def test_again_and_again_at_any_moment(self) -> None:
+        ended = threading.Event()
+
+        def keep_swapping() -> None:
+            while not ended.is_set():
+                self.swap(lambda path: path.symlink_to(self.secret))
+                self.swap(lambda path: path.write_bytes(b"old"))
+
+        swapper = threading.Thread(target=keep_swapping)
+        swapper.start()
+        done: Counter[bytes] = Counter()
+        try:
+            for turn in range(5000):
+                with suppress(FileError, OSError):
+                    if turn % 3 == 0:
+                        done[self.read()] += 1
+                    elif turn % 3 == 1:
+                        self.write()
+                    else:
+                        self.files.delete("a")
+        finally:
+            ended.set()
+            swapper.join()
+        self.assertTrue(done)
+        self.assertLessEqual(set(done), {b"old", b"new"})
+        self.assertEqual(self.secret.read_bytes(), b"secret")
+        self.assertLessEqual(set(os.listdir(self.path.parent)), {"a"})
 
 
 class BadUsage(unittest.TestCase):

@@ -7,10 +7,12 @@ import io
 import json
 import os
 import socket
+import stat
 import threading
 import unittest
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -24,8 +26,7 @@ from tests.test_framing import BAD, BASE64, BODY, MIME, PIECES
 
 BAD_NAMES = [
     "..", ".", "a..b", ".hidden", "../a", "a/b", "/etc/passwd", "a\\b", "C:", "C:a", "C:\\a", "\\\\host\\share",
-    "a\x01b",
-    "a\x7fb", "a\u0085b", "", "a" * 256, "ñ" * 128, TEMPORARY_PREFIX + "x",
+    "a\x01b", "a\0b", "a\tb", "a\nb", "a\rb", "a\x7fb", "a\u0085b", "", "a" * 256, "ñ" * 128, TEMPORARY_PREFIX + "x",
 ]
 
 
@@ -105,15 +106,22 @@ class Functional:
                 (folder / "broken").symlink_to(folder / "nothing")
                 os.mkfifo(folder / "fifo")
                 (folder / "folder").mkdir()
+                with socket.socket(socket.AF_UNIX) as unix:
+                    unix.bind(str(folder / "socket"))
+                names = ["broken", "fifo", "folder", "link", "socket"]
+                with suppress(PermissionError):  # only root may
+                    os.mknod(folder / "device", stat.S_IFCHR | 0o666, os.makedev(1, 5))  # endless zeros
+                    names.insert(1, "device")
                 self.assertEqual(remote_list(self.running.client), [])
-                for name in ("link", "broken", "fifo", "folder"):
-                    for sent in (f"GET {name}", f"GET_RAW {name}", f"DELETE {name}", f"UPLOAD {name} QUJD"):
+                for name in names:
+                    for sent in (f"GET {name}", f"GET_RAW {name}", f"DELETE {name}", f"UPLOAD {name} QUJD",
+                                 f"UPLOAD_RAW {name} 3\r\n\r\nABC"):
                         with self.subTest(sent=sent):
                             reply = self.running.ask(sent.encode() + b"\r\n\r\n")
                             self.assertEqual(reply["status"], "ERROR")
                             self.assertNotIn("secret", json.dumps(reply))
                 self.assertEqual(secret.read_text(), "secret")
-                self.assertEqual(sorted(os.listdir(folder)), ["broken", "fifo", "folder", "link"])
+                self.assertEqual(sorted(os.listdir(folder)), names)
             finally:
                 (folder / "folder").rmdir()
                 secret.unlink()
