@@ -216,7 +216,8 @@ class Client:
 
     def bad(self) -> None:
         sent = self.random.choice((b"HELLO\r\n", b"GET ../a\n", b"GET\n", b"UPLOAD a Q!==\r\n\r\n",
-                                   b"UPLOAD .a QUJD\r\n\r\n", b"UPLOAD_RAW a x\r\n\r\n", b"GET 'a\n", b"\xff\n", b"DELETE a b\n"))
+                                   b"UPLOAD .a QUJD\r\n\r\n", b"UPLOAD_RAW a x\r\n\r\n", b"GET 'a\n", b"\xff\n",
+                                   b"DELETE a b\n"))
         self.check(self.ask(sent)[0]["status"] == "ERROR", sent)
 
     def leave(self) -> None:
