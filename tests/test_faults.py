@@ -632,9 +632,9 @@ class SwappedNames(unittest.TestCase):
             for turn in range(5000):
                 with suppress(FileError, OSError):
                     if turn % 3 == 0:
-                        done[self.read()] += 1
-                    elif turn % 3 == 1:
                         self.write()
+                    elif turn % 3 == 1:
+                        done[self.read()] += 1
                     else:
                         self.files.delete("a")
         finally:
