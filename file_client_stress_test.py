@@ -1,9 +1,10 @@
 """The stress client: one row of the table, measured against any running server.
 
-A row is N clients at once, each in its own worker of a thread or process pool, each on its own connection.
-What is not to be measured comes first: the test file, its copy on the server, the pool at full size. Then all
-clients wait for one moment, announced on the wall clock (the only clock that several hosts share) and say how
-late they began. Durations come from time.perf_counter().
+A row is N clients at once, each on its own connection, each in its own worker of some engine: a thread pool, a
+process pool, or whatever else is an Executor, on as many hosts as it has. What is not to be measured comes first:
+the test file, its copy on the server, the pool at full size. Then all clients wait for one moment, announced on the
+wall clock (the only clock that several hosts share) and say how late they began; how far the hosts' clocks differ
+is told by when a job went out and came back. Durations come from time.perf_counter().
 
 A client succeeds when the whole file went over, with the right size and CRC-32, and the reply said OK. The
 server's columns come from the server's own counts, asked for before and after.
@@ -11,8 +12,10 @@ server's columns come from the server's own counts, asked for before and after.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
+import inspect
 import itertools
 import json
 import multiprocessing
@@ -27,10 +30,12 @@ import time
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,6 +53,7 @@ ENCODINGS = ("base64", "raw")
 START_TIMEOUT_S = 60.0  # for the whole pool of clients to come up
 LEAD_S = 0.1  # from handing out the jobs to the common start,
 LEAD_PER_CLIENT_S = 0.004  # and this for each: 50 processes take a quarter of a second to get theirs
+TOGETHER_S = 0.05  # starts, and clocks, that are no further apart are not remarked on
 SETTLE_S = 5.0  # for a server to notice that failed clients are gone
 
 COLUMNS = (
@@ -56,12 +62,16 @@ COLUMNS = (
     "server_sukses", "server_gagal", "server_menganggur", "permintaan_sukses", "permintaan_gagal",
     "waktu_dinding_s", "throughput_total_byte_per_s", "galat",
     "ulangan", "sebaran_waktu_s", "koneksi_rata_s", "antre_rata_s", "transfer_rata_s",
-    "total_min_s", "total_p50_s", "total_p95_s", "total_maks_s", "selisih_mulai_maks_s",
+    "total_min_s", "total_p50_s", "total_p95_s", "total_maks_s", "selisih_mulai_maks_s", "selisih_jam_maks_s",
     "cpu_server_s", "cpu_client_s", "memori_server_byte", "memori_client_byte", "catatan", "encoding",
 )
 
 
-# ---- the pools of clients: from a name to an executor
+# ---- the engines that run the clients: from a name to an executor
+
+
+class EngineError(Exception):
+    """An engine cannot be had or does not work; the text is for people, in Indonesian."""
 
 
 def thread_pool(max_workers: int) -> Executor:
@@ -83,7 +93,53 @@ def _enter_process(barrier: Any) -> None:
     barrier.wait()
 
 
-EXECUTORS = {"thread": thread_pool, "process": process_pool}
+EXECUTORS: dict[str, Callable[..., Executor]] = {"thread": thread_pool, "process": process_pool}
+
+
+def executor_named(name: str) -> Callable[..., Executor]:
+    """Return what `name` stands for: an entry of EXECUTORS, or MODULE:CALLABLE, anything that returns an Executor.
+
+    The module may also be in the current directory. Raises EngineError.
+    """
+    if name in EXECUTORS:
+        return EXECUTORS[name]
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
+        raise EngineError(f"{name!r} bukan salah satu dari: {', '.join(EXECUTORS)}, MODUL:FUNGSI")
+    with _blaming(name):
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # last: nothing there hides a module that is needed
+        found: Callable[..., Executor] = attrgetter(attribute)(import_module(module))
+        if not callable(found):
+            raise TypeError(f"{attribute} bukan fungsi")
+        return found
+
+
+def make_executor(name: str, max_workers: int) -> Executor:
+    """Return a new executor of the engine `name`, of that size where it lets one choose. Raises EngineError."""
+    make = executor_named(name)
+    options = {"max_workers": max_workers}
+    try:
+        inspect.signature(make).bind(**options)
+    except (TypeError, ValueError):  # it does not take that, or does not tell
+        options = {}
+    with _blaming(name):
+        executor = make(**options)
+        if not isinstance(executor, Executor):
+            raise TypeError(f"hasilnya {type(executor).__name__}, bukan Executor")
+        return executor
+
+
+@contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Turn whatever fails inside into an EngineError: one line, with the place if that is in other people's code."""
+    try:
+        yield
+    except Exception as error:
+        places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
+                  if frame.filename != __file__ and "importlib" not in frame.filename]
+        told = " ".join([f"{type(error).__name__}:", *str(error).split(), *(f"({place})" for place in places[-1:])])
+        raise EngineError(f"mesin beban {name} tidak dapat dipakai: {told}") from error
 
 
 # ---- one client: what travels to a worker, and back
@@ -103,6 +159,7 @@ class Job:
     seed: str  # to make it anywhere else
     raw: bool
     start_at: float  # time.time()
+    sent_at: float  # the same clock: when this job was handed to the engine
 
 
 @dataclass(frozen=True)
@@ -123,6 +180,24 @@ class Outcome:
     cpu_from_s: float  # time.process_time() of that process before and after
     cpu_to_s: float
     peak_rss_bytes: int | None
+    sent_at: float = 0.0  # time.time() of the one who sent the job,
+    taken_at: float = 0.0  # of the worker that took it,
+    done_at: float = 0.0  # of the same when it was done,
+    back_at: float = 0.0  # and of the sender when this had come back
+
+    @property
+    def skew_s(self) -> float:
+        """How far at least the worker's clock is ahead of the sender's (or behind, if negative): no job is taken
+        before it was sent, and none is back before it was done. Less than its way took stays unseen."""
+        return max(self.done_at - self.back_at, 0.0) or min(self.taken_at - self.sent_at, 0.0)
+
+
+def get_ready(path: str, number: int) -> tuple[str, bool]:
+    """Be a first task in a worker, which imports this module; return its host, and whether that has the test file.
+
+    `number` makes each call another: some engines run equal calls once.
+    """
+    return socket.gethostname(), os.path.exists(path)
 
 
 def test_blocks(seed: str, volume_bytes: int) -> Iterator[bytes]:
@@ -149,8 +224,10 @@ def _test_file(job: Job) -> Iterator[BinaryIO | None]:
 
 def run_client(job: Job) -> Outcome:
     """Be one client, in a worker: get ready, wait for the common start, do it, tell what happened."""
+    taken_at = time.time()
     with _test_file(job) as file:
-        time.sleep(max(0.0, job.start_at - time.time()))
+        # Never longer than from sending to start, whatever the clock of this host believes.
+        time.sleep(max(0.0, min(job.start_at - time.time(), job.start_at - job.sent_at)))
         late_s = time.time() - job.start_at
         cpu_from_s = time.process_time()
         begun_at = time.perf_counter()
@@ -175,6 +252,7 @@ def run_client(job: Job) -> Outcome:
         late_s, transfer.connect_s if transfer else None, transfer.wait_s if transfer else None,
         transfer.total_s if transfer else total_s,
         f"{socket.gethostname()}/{os.getpid()}", cpu_from_s, time.process_time(), peak_rss_bytes([os.getpid()]),
+        job.sent_at, taken_at, time.time(),
     )
 
 
@@ -209,40 +287,59 @@ class Measured:
 
 
 def measure(row: Row) -> Measured:
-    """Run one row. Raises RemoteError if the server cannot be prepared for it, OSError if this host cannot."""
+    """Run one row. Raises RemoteError if the server cannot be prepared for it, OSError if this host cannot,
+    EngineError if there is nothing to run the clients."""
     token = secrets.token_hex(4)
     names = [f"uji-{token}-{client}.bin" for client in range(row.clients)]
     if row.operation == "download":
         names = [f"uji-{token}.bin"] * row.clients
-    executor = EXECUTORS[row.pool](row.clients)
+    executor = make_executor(row.pool, row.clients)
     try:
-        for ready in [executor.submit(os.getpid) for _ in range(row.clients)]:
-            ready.result()  # the pool is at full size
         with tempfile.TemporaryDirectory(prefix="uji-") as folder:
-            return _measure(row, executor, Path(folder, "uji.bin"), token, names)
-    finally:
-        interrupted = sys.exc_info()[0] is KeyboardInterrupt
-        executor.shutdown(wait=not interrupted, cancel_futures=interrupted)
+            path = Path(folder, "uji.bin")
+            _meet(row, executor, path, range(row.clients))  # the pool is at full size
+            return _measure(row, executor, path, token, names)
+    finally:  # what hangs, or is still under way when a person gives up, is not waited for
+        executor.shutdown(wait=sys.exc_info()[0] not in (KeyboardInterrupt, EngineError))
+
+
+def _meet(row: Row, executor: Executor, path: Path, numbers: range) -> list[tuple[str, bool]]:
+    """Have a task run for each client, wait for all, and return what they told."""
+    with _blaming(row.pool):
+        futures = [executor.submit(get_ready, str(path), number) for number in numbers]
+        if wait(futures, START_TIMEOUT_S).not_done:
+            raise TimeoutError(f"tidak siap dalam {START_TIMEOUT_S:g} detik")
+        return [future.result() for future in futures]
 
 
 def _measure(row: Row, executor: Executor, path: Path, token: str, names: list[str]) -> Measured:
     crc32 = 0
+    begun_at = time.perf_counter()
     with open(path, "wb") as file:
         for block in test_blocks(token, row.volume_bytes):
             crc32 = zlib.crc32(block, crc32)
             file.write(block)
+    making_s = time.perf_counter() - begun_at
     if row.operation == "download":
         with open(path, "rb", buffering=0) as source:
             remote_upload(row.server, source, names[0], raw=True, crc32=crc32)
     try:
         before = _stats(row.server)
-        start_at = time.time() + LEAD_S + row.clients * LEAD_PER_CLIENT_S
-        futures = [
-            executor.submit(run_client, Job(client, row.server, row.operation, name, row.volume_bytes, crc32,
-                                            str(path), token, row.encoding == "raw", start_at))
-            for client, name in enumerate(names)
-        ]
+        begun_at = time.perf_counter()
+        met = _meet(row, executor, path, range(row.clients, 2 * row.clients))
+        lead_s = LEAD_S + row.clients * LEAD_PER_CLIENT_S + time.perf_counter() - begun_at
+        if row.operation == "upload":  # where the file is not, each client makes its own, perhaps one after another
+            lead_s += making_s * max(Counter(host for host, has_file in met if not has_file).values(), default=0)
+        start_at = time.time() + lead_s
+        back_at: dict[int, float] = {}
+        with _blaming(row.pool):
+            futures = [
+                _submit(executor, back_at, Job(client, row.server, row.operation, name, row.volume_bytes, crc32,
+                                               str(path), token, row.encoding == "raw", start_at, time.time()))
+                for client, name in enumerate(names)
+            ]
         outcomes = [_outcome(client, future) for client, future in enumerate(futures)]
+        outcomes = [replace(outcome, back_at=back_at.get(outcome.client, time.time())) for outcome in outcomes]
         after = _stats_after(row.server, failed=any(outcome.cause for outcome in outcomes))
         if row.operation == "upload":
             outcomes = [_read_back(row, outcome, names[outcome.client], crc32) for outcome in outcomes]
@@ -250,6 +347,13 @@ def _measure(row: Row, executor: Executor, path: Path, token: str, names: list[s
         if row.operation != "list":
             _delete(_patient(row.server), names)
     return Measured(row, outcomes, before, after)
+
+
+def _submit(executor: Executor, back_at: dict[int, float], job: Job) -> Future[Outcome]:
+    """Hand a job to the engine; once it is back, `back_at` has when that was."""
+    future = executor.submit(run_client, job)
+    future.add_done_callback(lambda _: back_at.setdefault(job.client, time.time()))
+    return future
 
 
 def _outcome(client: int, future: Future[Outcome]) -> Outcome:
@@ -332,12 +436,13 @@ def summarise(measured: Measured) -> dict[str, Any]:
     good = [outcome for outcome in outcomes if not outcome.cause]
     totals_s = [outcome.total_s for outcome in good]
     file_bytes = sum(outcome.file_bytes for outcome in good)
-    wall_s = max(max(outcome.late_s, 0.0) + outcome.total_s for outcome in outcomes)
+    lates_s = [outcome.late_s - outcome.skew_s for outcome in outcomes]  # all by one clock
+    wall_s = max(max(late_s, 0.0) + outcome.total_s for late_s, outcome in zip(lates_s, outcomes, strict=True))
     waits_s = [outcome.wait_s for outcome in good if outcome.wait_s is not None]
     connects_s = [outcome.connect_s for outcome in good if outcome.connect_s is not None]
     causes = Counter(outcome.cause for outcome in outcomes if outcome.cause)
     client_cpu_s, client_memory_bytes = _client_cost(outcomes)
-    late_s = max(outcome.late_s for outcome in outcomes)
+    late_s = max(map(abs, lates_s))
     workers = _worker_outcomes(before, after)
     delta = {key: after[key] - before[key] for key in ("succeeded", "failed", "cpu_s")} if before and after else {}
     antre_s = _mean(waits_s) if len(waits_s) == len(good) else None
@@ -369,11 +474,12 @@ def summarise(measured: Measured) -> dict[str, Any]:
         "transfer_rata_s": None,
         "total_min_s": None, "total_p50_s": None, "total_p95_s": None, "total_maks_s": None,
         "selisih_mulai_maks_s": round(late_s, 6),
+        "selisih_jam_maks_s": round(max(abs(outcome.skew_s) for outcome in outcomes), 6),
         "cpu_server_s": round(delta["cpu_s"], 3) if delta else None,
         "cpu_client_s": round(client_cpu_s, 3),
         "memori_server_byte": after and after["peak_rss_bytes"],
         "memori_client_byte": client_memory_bytes,
-        "catatan": "; ".join(_remarks(row, wall_s, client_cpu_s, late_s)),
+        "catatan": "; ".join(_remarks(outcomes, wall_s, client_cpu_s, late_s)),
         "encoding": row.encoding,
     }
     if totals_s:
@@ -417,12 +523,20 @@ def _client_cost(outcomes: list[Outcome]) -> tuple[float, int | None]:
     return cpu_s, sum(peaks) or None
 
 
-def _remarks(row: Row, wall_s: float, client_cpu_s: float, late_s: float) -> Iterator[str]:
-    cores = 1 if row.pool == "thread" else min(row.clients, os.cpu_count() or 1)
+def _remarks(outcomes: list[Outcome], wall_s: float, client_cpu_s: float, late_s: float) -> Iterator[str]:
+    ran = [outcome for outcome in outcomes if outcome.process]
+    hosts = Counter(process.partition("/")[0] for process in {outcome.process for outcome in ran})
+    cores = sum(min(count, os.cpu_count() or 1) for count in hosts.values())  # as if all hosts were like this one
     if client_cpu_s > 0.9 * cores * wall_s:
         yield "CPU client menjadi batas"
-    if late_s > max(0.05, 0.1 * wall_s):
+    if late_s > max(TOGETHER_S, 0.1 * wall_s):
         yield "mulai tidak serempak"
+    first_end = min((outcome.done_at - outcome.skew_s for outcome in ran), default=0.0)
+    if waited := sum(outcome.taken_at - outcome.skew_s > first_end for outcome in ran):
+        yield f"{waited} client baru mendapat tempat di mesin beban setelah client lain selesai"
+    skew_s = max((abs(outcome.skew_s) for outcome in ran), default=0.0)
+    if skew_s > TOGETHER_S:
+        yield f"jam host berbeda sedikitnya {skew_s:.2f} s"
 
 
 # ---- the CSV and the command line
@@ -450,8 +564,17 @@ def row_text(row: dict[str, Any]) -> str:
             f"{failed} | server {server}")
 
 
+def engine(text: str) -> str:
+    """A type for argparse: the name of an engine that can be found."""
+    try:
+        executor_named(text)
+    except EngineError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Measure one row; return the exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 3 no server."""
+    """Measure one row; return the exit code: 0 all succeeded, 1 some failed, 2 wrong usage or engine, 3 no server."""
     parser = CommandLine(description="Stress test: satu baris tabel terhadap server yang sedang berjalan.",
                          epilog="contoh: python3 file_client_stress_test.py --operation upload --clients 50")
     parser.add_address(DEFAULT_PORT)
@@ -460,7 +583,8 @@ def main(argv: list[str] | None = None) -> int:
                         help="ukuran file, 1 MB = 1.048.576 byte (bawaan: %(default)s)")
     parser.add_argument("--clients", default=1, type=whole_number(1, 10_000), metavar="N",
                         help="jumlah client worker (bawaan: %(default)s)")
-    parser.add_argument("--pool", default="thread", type=one_of(EXECUTORS), help=" | ".join(EXECUTORS))
+    parser.add_argument("--executor", "--pool", default="thread", type=engine, metavar="MESIN",
+                        help=f"{' | '.join(EXECUTORS)} | MODUL:FUNGSI yang mengembalikan Executor (bawaan: thread)")
     parser.add_argument("--encoding", default="base64", type=one_of(ENCODINGS), help=" | ".join(ENCODINGS))
     parser.add_argument("--timeout", default=Server.timeout_s, type=seconds, metavar="DETIK",
                         help="batas waktu satu client (bawaan: %(default)g)")
@@ -474,7 +598,7 @@ def main(argv: list[str] | None = None) -> int:
         except OSError as error:
             parser.error(f"{options.output} tidak dapat ditulis ({reason(error)})")
     row = Row(Server(options.host, options.port, options.timeout), options.operation, options.volume,
-              options.clients, options.pool, options.encoding)
+              options.clients, options.executor, options.encoding)
     try:
         measured = measure(row)
     except RemoteError as error:
@@ -483,9 +607,9 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"galat: {error.filename or ''} {reason(error)}", file=sys.stderr)
         return 3
-    except RuntimeError as error:  # BrokenExecutor and BrokenBarrierError are RuntimeErrors
-        print(f"galat: pool {options.clients} client tidak dapat dibuat ({error})", file=sys.stderr)
-        return 3
+    except EngineError as error:
+        print(f"galat: {error}", file=sys.stderr, flush=True)
+        os._exit(2)  # threads of an engine that hangs are not waited for
     except KeyboardInterrupt:
         os._exit(130)  # what the clients are in the middle of is not waited for
     result = summarise(measured)

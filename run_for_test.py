@@ -30,9 +30,10 @@ from typing import IO, Any
 
 from file_client_cli import Server, size_text
 from file_client_stress_test import (
-    ENCODINGS, EXECUTORS, MB, OPERATIONS, Measured, Outcome, Row, append_csv, failed_outcome, row_text, summarise,
+    ENCODINGS, EXECUTORS, MB, OPERATIONS, EngineError, Measured, Outcome, Row, append_csv, engine, executor_named,
+    failed_outcome, row_text, summarise,
 )
-from file_protocol import CommandLine, default_start_method, one_of, reason, seconds, whole_number
+from file_protocol import DEFAULT_HOST, CommandLine, default_start_method, one_of, reason, seconds, whole_number
 
 HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S = 120.0  # for a server to say that it is ready
@@ -83,10 +84,11 @@ def combinations(options: argparse.Namespace) -> list[Combination]:
 
 
 @contextmanager
-def running_server(row: Combination, directory: Path, log: IO[str]) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+def running_server(row: Combination, directory: Path, host: str,
+                   log: IO[str]) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """Run a server for one row; yield its port and process. Raises ServerFailed."""
     command = [sys.executable, str(HERE / "file_thread_pool.py"), str(row.workers), row.model_server,
-               "--port", "0", "--files", str(directory), "--stop-with-stdin"]
+               "--host", host, "--port", "0", "--files", str(directory), "--stop-with-stdin"]
     process = subprocess.Popen(command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
     give_up = threading.Timer(START_TIMEOUT_S, process.kill)
     give_up.start()
@@ -111,15 +113,18 @@ def run_row(row: Combination, options: argparse.Namespace, log: IO[str]) -> dict
     """Run one row; return its raw data, from which result_of() makes the columns. Raises ServerFailed."""
     with tempfile.TemporaryDirectory(prefix="files-", dir=options.output) as directory, \
             tempfile.TemporaryDirectory(prefix="files-", dir=options.output) as client_directory, \
-            running_server(row, Path(directory), log) as (port, server):
-        command = [sys.executable, str(HERE / "file_client_stress_test.py"), "--port", str(port), "--json",
+            running_server(row, Path(directory), options.host, log) as (port, server):
+        command = [sys.executable, str(HERE / "file_client_stress_test.py"), "--json",
+                   "--host", options.host, "--port", str(port), "--timeout", str(options.timeout),
                    "--operation", row.operation, "--volume", str(row.volume_mb), "--clients", str(row.clients),
-                   "--pool", row.model_client, "--encoding", row.encoding, "--timeout", str(options.timeout)]
+                   "--executor", row.model_client, "--encoding", row.encoding]
         # Its test file goes where we can remove it, however it ends.
         places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), client_directory)
         try:
-            client = subprocess.run(command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                                    text=True, env=os.environ | places, timeout=2 * options.timeout + START_TIMEOUT_S)
+            # Processes start faster from HERE; the module of an engine may be where the user is.
+            client = subprocess.run(command, cwd=HERE if row.model_client in EXECUTORS else None,
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
+                                    env=os.environ | places, timeout=2 * options.timeout + START_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             client = subprocess.CompletedProcess(command, -1)
         if client.returncode in (0, 1) and client.stdout:
@@ -197,7 +202,8 @@ def _table_of(result: dict[str, Any]) -> tuple[str, str, str]:
 
 def print_summary(results: list[dict[str, Any]]) -> None:
     """Print what each server configuration did, over all its rows."""
-    print(f"{'server':<8} {'client':<8} {'worker':>6} {'baris':>6} {'berhasil':>8}   "
+    width = max([8, *(len(result["model_client"]) for result in results)])
+    print(f"{'server':<8} {'client':<{width}} {'worker':>6} {'baris':>6} {'berhasil':>8}   "
           f"{'download':>12} {'upload':>12}   (median throughput total)")
     key = ("encoding", "model_server", "model_client", "server_worker_pool")
     ordered = sorted(results, key=lambda row: [row[column] for column in key])
@@ -208,7 +214,7 @@ def print_summary(results: list[dict[str, Any]]) -> None:
             found = [row["throughput_total_byte_per_s"] for row in rows
                      if row["operasi"] == operation and row["throughput_total_byte_per_s"]]
             rates.append(size_text(statistics.median(found)) + "/dtk" if found else "-")
-        print(f"{server:<8} {client:<8} {workers:>6} {len(rows):>6} {sum(map(succeeded, rows)):>8}   "
+        print(f"{server:<8} {client:<{width}} {workers:>6} {len(rows):>6} {sum(map(succeeded, rows)):>8}   "
               f"{rates[0]:>12} {rates[1]:>12}")
 
 
@@ -353,9 +359,12 @@ def _comma_list(parse: Any) -> Any:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = CommandLine(description="Seluruh tabel: 54 baris untuk tiap pasangan model server dan model client.")
     pools = _comma_list(whole_number(1, 1000))
-    models = _comma_list(one_of(EXECUTORS))
-    parser.add_argument("--server-models", type=models, default=["thread", "process"], metavar="DAFTAR")
-    parser.add_argument("--client-models", type=models, default=["thread", "process"], metavar="DAFTAR")
+    parser.add_argument("--server-models", type=_comma_list(one_of(EXECUTORS)), default=["thread", "process"],
+                        metavar="DAFTAR", help="thread, process (bawaan: keduanya)")
+    parser.add_argument("--client-models", "--executor", type=_comma_list(engine), default=["thread", "process"],
+                        metavar="DAFTAR", help="thread, process, MODUL:FUNGSI (bawaan: dua yang pertama)")
+    parser.add_argument("--host", default=DEFAULT_HOST, metavar="ALAMAT",
+                        help="alamat mesin ini, tempat server mendengarkan dan dihubungi (bawaan: %(default)s)")
     parser.add_argument("--operations", type=_comma_list(one_of(OPERATIONS)), default=["download", "upload"],
                         metavar="DAFTAR", help=", ".join(OPERATIONS))
     parser.add_argument("--volumes", type=_comma_list(whole_number(1, 100_000)), metavar="DAFTAR",
@@ -379,7 +388,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if options.resume is not None:
         try:
             resume(options)
-        except ValueError as error:
+            for name in options.client_models:
+                executor_named(name)
+        except (ValueError, EngineError) as error:
             parser.error(str(error))
         return options
     options.volumes = options.volumes or ([1] if options.quick else [10, 50, 100])
