@@ -561,7 +561,7 @@ def row_text(row: dict[str, Any]) -> str:
         f"{row['server_sukses']} sukses {row['server_gagal']} gagal {row['server_menganggur']} menganggur")
     failed = f" ({row['galat']})" if row["galat"] else ""
     return (f"{text or 'tidak ada yang berhasil'} | client {row['client_sukses']} sukses {row['client_gagal']} gagal"
-            f"{failed} | server {server}")
+            f"{failed} | server {server}" + f" | {row['catatan']}" * bool(row["catatan"]))
 
 
 def engine(text: str) -> str:
