@@ -165,7 +165,9 @@ class Interface(unittest.TestCase):
                 self.assertEqual(result["selisih_jam_maks_s"], 0)
 
     def test_too_few_slots_are_counted_and_said(self) -> None:
-        self.assertIn(f"4 {WAITED}", self.measure("fixed")["catatan"])
+        result = self.measure("fixed")
+        self.assertIn(f"4 {WAITED}", result["catatan"])
+        self.assertIn(f"4 {WAITED}", stress.row_text(result))
 
     def test_clocks_that_disagree(self) -> None:
         for engine in ("ahead", "behind"):
@@ -248,7 +250,6 @@ class WholeTable(unittest.TestCase):
                               "127.0.0.2" if sys.platform == "linux" else "127.0.0.1",
                               "--executor", "thread,mine:pool", "--output", output, cwd=folder)
             self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertNotIn("jam host", done.stderr)
             with open(output / "rekap.csv", newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             self.assertEqual([(row["model_client"], row["client_sukses"]) for row in rows],
