@@ -328,8 +328,8 @@ def _measure(row: Row, executor: Executor, path: Path, token: str, names: list[s
         begun_at = time.perf_counter()
         met = _meet(row, executor, path, range(row.clients, 2 * row.clients))
         lead_s = LEAD_S + row.clients * LEAD_PER_CLIENT_S + time.perf_counter() - begun_at
-        if row.operation == "upload":  # where the file is not, each client makes its own, perhaps one after another
-            lead_s += making_s * max(Counter(host for host, has_file in met if not has_file).values(), default=0)
+        if row.operation == "upload":  # where the file is not, each client makes its own, in each other's way
+            lead_s += 2 * making_s * max(Counter(host for host, has_file in met if not has_file).values(), default=0)
         start_at = time.time() + lead_s
         back_at: dict[int, float] = {}
         with _blaming(row.pool):
