@@ -66,7 +66,7 @@ class Combination:
 
 
 class ServerFailed(Exception):
-    """A server would not start; the text is for people, in Indonesian."""
+    """A server would not start, or an engine is gone; the text is for people, in Indonesian."""
 
 
 def combinations(options: argparse.Namespace) -> list[Combination]:
@@ -127,6 +127,8 @@ def run_row(row: Combination, options: argparse.Namespace, log: IO[str]) -> dict
                                     env=os.environ | places, timeout=2 * options.timeout + START_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             client = subprocess.CompletedProcess(command, -1)
+        if client.returncode == 2 and row.model_client not in EXECUTORS:  # no other row would fare better
+            raise ServerFailed(f"mesin beban {row.model_client} tidak dapat dipakai; sebabnya ada di {log.name}")
         if client.returncode in (0, 1) and client.stdout:
             raw: dict[str, Any] = json.loads(client.stdout)
         else:

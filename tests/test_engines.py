@@ -254,6 +254,13 @@ class WholeTable(unittest.TestCase):
                 rows = list(csv.DictReader(file))
             self.assertEqual([(row["model_client"], row["client_sukses"]) for row in rows],
                              [("thread", "3"), ("mine:pool", "3")])
+            Path(folder, "mine.py").write_text("def pool():\n    raise OSError('no cluster there')\n")
+            gone = run_script("run_for_test.py", "--quick", "--client-workers", 1, "--server-workers", 1,
+                              "--executor", "mine:pool", "--output", Path(folder, "gone"), cwd=folder)
+            self.assertEqual(gone.returncode, 3, gone.stderr)
+            self.assertIn("mesin beban mine:pool tidak dapat dipakai", gone.stderr)
+            self.assertIn("no cluster there", Path(folder, "gone", "log.txt").read_text(encoding="utf-8"))
+            self.assertEqual(Path(folder, "gone", "mentah.jsonl").read_bytes(), b"")  # nothing that was not run
             again = run_script("run_for_test.py", "--resume", output, cwd=ROOT)  # from where it cannot be found
             self.assertEqual((again.returncode, "mine" in again.stderr), (2, True), again.stderr)
 
