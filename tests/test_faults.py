@@ -277,22 +277,14 @@ class DeadWorkers(ServerCase):
         self.assertEqual(os.listdir(self.running.directory), [])
 
     def test_an_idle_worker_that_dies_is_replaced(self) -> None:
-        before = [worker["died"] for worker in remote_stats(self.running.client)["per_worker"]]
-        victim = remote_stats(self.running.client)["per_worker"][0]["pid"]
-        os.kill(victim, signal.SIGKILL)
-
-        def replaced() -> bool:  # until the pool notices, the other workers go on, and then end with it
-            try:
-                return victim not in {worker["pid"] for worker in remote_stats(self.running.client)["per_worker"]}
-            except RemoteError:
-                return False
-
-        wait_until(replaced, "it is replaced")
+        before = self.running.stats()["per_worker"]
+        os.kill(before[0]["pid"], signal.SIGKILL)
+        wait_until(lambda: not alive({worker["pid"] for worker in before}), "the pool ends all workers with it")
         self.assertEqual(remote_list(self.running.client), [])
-        workers = remote_stats(self.running.client)["per_worker"]
+        workers = self.running.stats()["per_worker"]
         pids = {worker["pid"] for worker in workers}
         self.assertEqual(alive(pids), pids)
-        self.assertEqual([worker["died"] for worker in workers], [before[0] + 1, *before[1:]])
+        self.assertEqual([now["died"] - then["died"] for now, then in zip(workers, before, strict=True)], [1, 0, 0])
 
 
 class GoneFolder(unittest.TestCase):
