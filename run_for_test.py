@@ -1,4 +1,4 @@
-"""The whole table: every combination, a fresh server for each, the results in a CSV and a recap.
+"""The whole table: every combination, a fresh server for each, the results in a CSV, a recap and a report.
 
 For each row it starts ``file_thread_pool.py``, waits for its ready line, has ``file_client_stress_test.py``
 measure the row in a process of its own, and stops the server. So no row inherits anything from the one before:
@@ -8,6 +8,7 @@ no warm worker, no memory, no file, no failure.
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import os
@@ -21,9 +22,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -38,7 +40,7 @@ from file_protocol import DEFAULT_HOST, CommandLine, default_start_method, one_o
 HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S = 120.0  # for a server to say that it is ready
 STOP_TIMEOUT_S = 30.0  # for a server to end after being told to
-NEWEST = Path()  # for --resume without a folder
+NEWEST = Path()  # for --resume and report without a folder
 ROW_COST_BYTES = 300 * MB  # what the fixed part of a row takes, in bytes moved: for the estimate of time left
 
 
@@ -263,6 +265,49 @@ def table_of(journal: dict[Key, dict[str, Any]], rows: list[Combination], repeat
     ]
 
 
+# ---- the report
+
+
+def write_report(directory: Path) -> Path:
+    """Write laporan.html from what a run has left in its folder: the template with the data in it.
+
+    The rows come from the journal, or where a folder was kept without it, from the CSV. Raises ValueError if it
+    holds no run, OSError if the template cannot be read or the report not be written.
+    """
+    template = (HERE / "laporan" / "laporan.html").read_text(encoding="utf-8")
+    messages: Counter[tuple[Any, ...]] = Counter()
+    try:
+        then = json.loads((directory / "lingkungan.json").read_text(encoding="utf-8"))
+        options = argparse.Namespace(**then["opsi"])
+        planned = combinations(options)
+        if (directory / "mentah.jsonl").exists():
+            journal, _ = read_journal(directory / "mentah.jsonl")
+            results = table_of(journal, planned, options.repeat)
+            messages.update((row.encoding, row.model_server, row.model_client, row.nomor, one["cause"], one["message"])
+                            for (row, _), raw in journal.items() for one in raw["outcomes"] if one["cause"])
+        else:
+            with open(directory / "rekap.csv", newline="", encoding="utf-8") as file:
+                results = [{name: _typed(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        data = json.dumps({
+            "lingkungan": then, "rencana": [astuple(row) for row in planned], "baris": results,
+            "pesan": [[*key, count] for key, count in messages.items()],
+        }, allow_nan=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever may be wrong with someone's files
+        raise ValueError(f"{directory} bukan hasil run_for_test.py yang utuh") from None
+    page = template.replace("{{data}}", data.replace("<", r"\u003c"))  # so that no </script> in it ends the script
+    path = directory / "laporan.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _typed(text: str) -> int | float | str | None:
+    """Return what a field of the CSV stood for."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text or None
+
+
 # ---- what it ran on
 
 SAME_TO_RESUME = ("host", "sistem", "cpu", "inti_cpu", "memori_byte", "python", "implementasi", "gil", "start_method")
@@ -293,14 +338,19 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def found(directory: Path) -> Path:
+    """Return the folder of a run: the one that was named, or the newest. Raises ValueError."""
+    if directory is not NEWEST:
+        return directory
+    runs = sorted(path.parent for path in (HERE / "hasil").glob("[0-9]*/lingkungan.json"))
+    if not runs:
+        raise ValueError(f"belum ada hasil di {HERE / 'hasil'}")
+    return runs[-1]
+
+
 def resume(options: argparse.Namespace) -> None:
     """Make `options` those of the interrupted run, and its folder fit to go on in. Raises ValueError."""
-    directory = options.resume
-    if directory is NEWEST:
-        runs = sorted(path.parent for path in (HERE / "hasil").glob("*/lingkungan.json"))
-        if not runs:
-            raise ValueError("tidak ada hasil yang dapat dilanjutkan")
-        directory = runs[-1]
+    directory = found(options.resume)
     try:
         then = json.loads((directory / "lingkungan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -386,7 +436,17 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
                         help="folder hasil (bawaan: hasil/<tanggal-jam>/ di samping skrip ini)")
     parser.add_argument("--resume", type=Path, nargs="?", const=NEWEST, metavar="DIR",
                         help="lanjutkan hasil yang terputus (bawaan: yang terbaru), dengan pilihan yang sama")
+    report = parser.add_subparsers(dest="command", metavar="report", title="tanpa pengukuran").add_parser(
+        "report", help="tulis ulang laporan.html dari hasil yang sudah ada: report [DIR] (bawaan: yang terbaru)")
+    report.add_argument("directory", type=Path, nargs="?", default=NEWEST, metavar="DIR")
     options = parser.parse_args(argv)
+    if options.command:
+        try:
+            print(write_report(found(options.directory)))
+        except (OSError, ValueError) as error:
+            parser.error(_why(error))
+        parser.exit()
+    del options.command
     if options.resume is not None:
         try:
             resume(options)
@@ -415,6 +475,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def _why(error: Exception) -> str:
+    return f"{error.filename or 'folder hasil'}: {reason(error)}" if isinstance(error, OSError) else str(error)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the table; return the exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 3 no server, 130."""
     options = _parse(argv)
@@ -427,13 +491,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"galat: {error}", file=sys.stderr)
         code = 3
     except OSError as error:
-        print(f"galat: {error.filename or options.output}: {reason(error)}", file=sys.stderr)
+        print(f"galat: {_why(error)}", file=sys.stderr)
         code = 3
     except KeyboardInterrupt:
         print(f"dihentikan; lanjutkan dengan: python3 run_for_test.py --resume {options.output}", file=sys.stderr)
         code = 130
     results = table_of(read_journal(options.output / "mentah.jsonl")[0], rows, options.repeat)
     write_recap(options.output, results)
+    try:
+        write_report(options.output)
+    except (OSError, ValueError) as error:
+        print(f"laporan.html tidak dapat ditulis: {_why(error)}", file=sys.stderr)
     print_summary(results)
     print(f"{len(results)} dari {len(rows)} baris, {sum(map(succeeded, results))} tanpa kegagalan: {options.output}")
     return code or (0 if all(map(succeeded, results)) else 1)

@@ -311,7 +311,7 @@ class WholeTable(unittest.TestCase):
             self.assertEqual((row["client_gagal"], row["server_gagal"], row["permintaan_gagal"]), ("0", "0", "0"))
             self.assertEqual(row["permintaan_sukses"], row["client_worker_pool"])
         self.assertEqual(sorted(os.listdir(self.output)),
-                         ["lingkungan.json", "log.txt", "mentah.jsonl", "rekap.csv", "rekap.md"])
+                         ["laporan.html", "lingkungan.json", "log.txt", "mentah.jsonl", "rekap.csv", "rekap.md"])
         self.assertEqual(sorted(os.listdir(ROOT / "files")), before)
         recap = (self.output / "rekap.md").read_text(encoding="utf-8")
         self.assertEqual(recap.count("\n## "), 4)
@@ -345,6 +345,7 @@ class WholeTable(unittest.TestCase):
                 wait_until(lambda: not alive(children), "nothing runs any more")
                 self.assertEqual(len(self.rows()), 1)
                 self.assertIn("1 dari 8 baris", out)
+                self.assertTrue((self.output / "laporan.html").exists())
                 self.assertFalse(list(self.output.glob("files-*")))
 
     @unittest.skipUnless(sys.platform == "linux", "looks into /proc")
@@ -463,6 +464,7 @@ class WholeTable(unittest.TestCase):
         self.assertEqual(done.returncode, 3)
         self.assertNotIn("Traceback", done.stderr)
         self.assertIn("server tidak mau mulai", done.stderr)
+        self.assertIn("laporan.html tidak dapat ditulis", done.stderr)  # its template was not copied
         self.assertIn("broken", (self.output / "log.txt").read_text(encoding="utf-8"))
 
 
