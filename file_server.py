@@ -690,9 +690,10 @@ def run(make_server: Callable[[], FileServer]) -> int:
     Return the exit code: 0, or 3 with one line on stderr if the server cannot start or go on.
     """
     configure_logging()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         server = make_server()
+        if server.mode != "process":  # there, a few threads pass each connection on to a worker, one to the next
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
         signals = itertools.count(1)
 
         def on_signal(number: int, frame: FrameType | None) -> None:
