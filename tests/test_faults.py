@@ -316,7 +316,7 @@ class Deadlines:
     class Suite(ServerCase):
         """Clients that hold a worker lose it."""
 
-        settings: ClassVar[dict[str, Any]] = {"workers": 2, "idle_timeout_s": 0.5, "total_timeout_s": 1.5}
+        settings: ClassVar[dict[str, Any]] = {"workers": 2, "idle_timeout_s": 0.4, "total_timeout_s": 0.9}
 
         def test_silent_clients_lose_their_workers(self) -> None:
             silent = [self.running.connect() for _ in range(2)]
