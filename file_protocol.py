@@ -59,6 +59,7 @@ SENDFILE_PIECE_BYTES = 1024 * 1024  # between two looks at the clock
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
+_PLAIN = re.compile(rb"[A-Za-z0-9+/]*")
 _PADDED = re.compile(rb"[^=]*={0,2}")
 _BLANK = b" \t\r\n"
 
@@ -240,13 +241,14 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
     wrapped = False
     while True:
         view = wire.pending
-        whole = len(view) & ~3
-        if whole and not wrapped:
-            try:
+        if not wrapped:
+            piece, whole = b"", len(view) & ~3
+            with suppress(binascii.Error):
                 piece = binascii.a2b_base64(view[:whole])
-            except binascii.Error:
-                piece = b""
-            if len(piece) == whole // 4 * 3:  # nothing was skipped, so nothing but base64 was there
+            if len(piece) != whole // 4 * 3:  # something was skipped, so not all of it is base64
+                whole = len(_PLAIN.match(view)[0]) & ~3  # type: ignore[index]
+                piece = binascii.a2b_base64(view[:whole])
+            if whole:
                 yield piece
                 del piece  # the next wait may be long, and there may be many of us
                 wire.use(whole)
