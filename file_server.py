@@ -341,7 +341,7 @@ class FileServer:
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}  # accepted and not done
         self._done: deque[int] = deque()  # their numbers, once done; filled by other threads
-        self._lingering: deque[tuple[float, socket.socket]] = deque()  # with the moment to give up, ascending
+        self._lingering: dict[socket.socket, float] = {}  # until which moment, in ascending order
         self._spare = open(os.devnull, "rb")
         self._selector = selectors.DefaultSelector()
         self._wake_receiver, self._wake_sender = socket.socketpair()
@@ -429,12 +429,13 @@ class FileServer:
     # ---- one turn of the loop
 
     def _turn(self) -> None:
-        timeout_s = max(0.0, self._lingering[0][0] - time.monotonic()) if self._lingering else None
+        first = next(iter(self._lingering.values()), None)
+        timeout_s = None if first is None else max(0.0, first - time.monotonic())
         for key, _ in self._selector.select(timeout_s):
             key.data(key.fileobj)
         self._settle()
-        while self._lingering and self._lingering[0][0] <= time.monotonic():
-            self._close(self._lingering.popleft()[1])
+        while self._lingering and next(iter(self._lingering.values())) <= time.monotonic():
+            self._close(next(iter(self._lingering)))
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -523,12 +524,12 @@ class FileServer:
         reset the connection, and the client might never see the reply."""
         connection.setblocking(False)
         while self._lingering and len(self._open) + len(self._lingering) >= self._capacity:
-            self._close(self._lingering.popleft()[1])
-        self._lingering.append((time.monotonic() + LINGER_S, connection))
+            self._close(next(iter(self._lingering)))
+        self._lingering[connection] = time.monotonic() + LINGER_S
         self._selector.register(connection, selectors.EVENT_READ, self._discard)
 
     def _discard(self, connection: socket.socket) -> None:
-        if connection.fileno() < 0:
+        if connection not in self._lingering:
             return  # closed a moment ago, to make room
         try:
             ended = not connection.recv(1 << 16)
@@ -537,10 +538,10 @@ class FileServer:
         except OSError:
             ended = True
         if ended:
-            self._lingering = deque(item for item in self._lingering if item[1] is not connection)
             self._close(connection)
 
     def _close(self, connection: socket.socket) -> None:
+        del self._lingering[connection]
         self._selector.unregister(connection)
         connection.close()
 
