@@ -592,6 +592,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="tulis data mentah ke stdout, satu objek JSON per baris")
     options = parser.parse_args(argv)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if options.executor == "process":  # or each of its processes would run this file once more before it begins
+        vars(sys.modules["__main__"]).pop("__file__", None)
     if options.output:
         try:
             open(options.output, "a").close()
@@ -626,6 +628,4 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     import file_client_stress_test  # what is sent to a worker process must be this module's, not __main__'s
-
-    del __file__  # or every worker process would run this file once more before it begins
     sys.exit(file_client_stress_test.main())

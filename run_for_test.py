@@ -334,7 +334,8 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
         "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
         "start_method": default_start_method(),
         "commit": git.stdout.strip() or None if git else None,
-        "opsi": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+        # What was run, not where to: a folder of results may be moved, or shown to others.
+        "opsi": {name: value for name, value in vars(options).items() if name not in ("output", "resume")},
     }
 
 

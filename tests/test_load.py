@@ -51,6 +51,7 @@ def meeting(count: int) -> Iterator[None]:
         yield
 
 
+@unittest.skipIf(os.environ.get("TESTS_ONCE") == "0", "TESTS_ONCE=0")
 @unittest.skipUnless(os.path.isdir("/proc/self/fd"), "no /proc to look into here")
 class Thousand(unittest.TestCase):
     """Downloads and uploads, raw and base64, from 1,000 clients to 50 workers."""

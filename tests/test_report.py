@@ -28,7 +28,7 @@ from tests.support import ROOT, run_script
 BROWSER_TIMEOUT_S = 120.0
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 WITHOUT_BROWSER = (  # why there is no test in a browser, or ""
-    "BROWSER_TESTS=0" if os.environ.get("BROWSER_TESTS") == "0" else "" if CHROMIUM else "there is no Chromium")
+    "TESTS_ONCE=0" if os.environ.get("TESTS_ONCE") == "0" else "" if CHROMIUM else "there is no Chromium")
 HOSTILE = "</script><img src=x onerror='alert(1)'>&amp;\"{{data}}\u2028$data<!--"
 
 TimeOf = Callable[[orchestrator.Combination, int], float | None]

@@ -331,7 +331,8 @@ class WholeTable(unittest.TestCase):
                     [sys.executable, str(ROOT / "run_for_test.py"), "--volumes", "20", "--client-workers", "1,20",
                      "--server-workers", "2", "--server-models", "process", "--output", folder],
                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                    env=os.environ | {"TMPDIR": temporary.name})
+                    env=os.environ | {"TMPDIR": temporary.name},
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell ignores it for &
                 assert process.stderr
                 while "[2/" not in process.stderr.readline():
                     pass
