@@ -410,7 +410,8 @@ def _comma_list(parse: Any) -> Any:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = CommandLine(description="Seluruh tabel: 54 baris untuk tiap pasangan model server dan model client.")
+    parser = CommandLine(description="Seluruh tabel: 54 baris untuk tiap pasangan model server dan model client.",
+                         epilog="contoh: python3 run_for_test.py --server-models process --client-models thread")
     pools = _comma_list(whole_number(1, 1000))
     parser.add_argument("--server-models", type=_comma_list(one_of(EXECUTORS)), default=["thread", "process"],
                         metavar="DAFTAR", help="thread, process (bawaan: keduanya)")

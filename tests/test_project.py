@@ -63,6 +63,7 @@ class Shape(unittest.TestCase):
                 done = subprocess.run([sys.executable, str(ROOT / f"{name}.py"), "--help"], capture_output=True,
                                       text=True, check=False)
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
+                self.assertIn(f"contoh: python3 {name}.py", done.stdout)
 
     def test_the_commands_of_the_course_still_work_on_text(self) -> None:
         code = ("import tempfile, pathlib; from file_interface import *; from file_protocol import *\n"
