@@ -35,7 +35,8 @@ from typing import Any, BinaryIO
 
 from file_protocol import (
     DEFAULT_HOST, DEFAULT_PORT, END, MISSING_PARAMETER, UNKNOWN_REQUEST, CommandLine, ProtocolError, Received,
-    Truncated, Wire, crc32_of, encode_request, raw_pieces, read_reply, reason, seconds, send_file_body, send_raw_body,
+    Truncated, Wire, crc32_of, encode_request, ignore, raw_pieces, read_reply, reason, seconds, send_file_body,
+    send_raw_body,
 )
 
 try:
@@ -206,7 +207,7 @@ def remote_get(server: Server, name: str, write: Callable[[bytes | memoryview], 
 
 
 def remote_upload(server: Server, file: BinaryIO, name: str, raw: bool = False, crc32: int | None = None,
-                  moved: Callable[[int], None] = lambda count: None) -> Transfer:
+                  moved: Callable[[int], None] = ignore) -> Transfer:
     """Upload the rest of `file`, a real one, opened unbuffered, under `name`. Raises RemoteError, OSError.
 
     `raw` as for remote_get(); then `crc32`, where it is known already, spares reading the file once more.
@@ -304,7 +305,7 @@ class Progress:
 
 
 def download(server: Server, name: str, path: Path, raw: bool = False,
-             moved: Callable[[int], None] = lambda count: None) -> Transfer:
+             moved: Callable[[int], None] = ignore) -> Transfer:
     """Download into `path`, which appears only when it is whole and right. Raises RemoteError, OSError."""
     temporary = path.parent / f".{secrets.token_hex(8)}.unduh"
     try:
@@ -321,7 +322,7 @@ def download(server: Server, name: str, path: Path, raw: bool = False,
 
 
 def upload(server: Server, path: Path, name: str | None = None, raw: bool = False,
-           moved: Callable[[int], None] = lambda count: None) -> Transfer:
+           moved: Callable[[int], None] = ignore) -> Transfer:
     """Upload the file at `path`, under its own name unless another is given. Raises RemoteError, OSError."""
     with open(path, "rb", buffering=0) as file:
         return remote_upload(server, file, name or path.name, raw, moved=moved)

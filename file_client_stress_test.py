@@ -43,8 +43,8 @@ from file_client_cli import (
     RemoteError, Server, remote_delete, remote_get, remote_list, remote_stats, remote_upload, size_text,
 )
 from file_protocol import (
-    DEFAULT_PORT, SWITCH_INTERVAL_S, CommandLine, default_start_method, depend_on_parent, one_of, peak_rss_bytes,
-    reason, seconds, whole_number,
+    DEFAULT_PORT, SWITCH_INTERVAL_S, CommandLine, default_start_method, depend_on_parent, forget_main_file, one_of,
+    peak_rss_bytes, reason, seconds, whole_number,
 )
 
 MB = 1024 * 1024  # as the course counts it
@@ -284,6 +284,11 @@ class Measured:
     outcomes: list[Outcome]
     before: dict[str, Any] | None
     after: dict[str, Any] | None
+
+
+def measured_from(row: Row, raw: dict[str, Any]) -> Measured:
+    """Return what --json told of a row."""
+    return Measured(row, [Outcome(**outcome) for outcome in raw["outcomes"]], raw["before"], raw["after"])
 
 
 def measure(row: Row) -> Measured:
@@ -592,8 +597,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="tulis data mentah ke stdout, satu objek JSON per baris")
     options = parser.parse_args(argv)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    if options.executor == "process":  # or each of its processes would run this file once more before it begins
-        vars(sys.modules["__main__"]).pop("__file__", None)
+    if options.executor == "process":  # some other engines need it
+        forget_main_file()
     if options.output:
         try:
             open(options.output, "a").close()

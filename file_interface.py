@@ -74,10 +74,6 @@ class FileInterface:
         self.directory = directory.resolve()
         os.scandir(self.directory).close()
 
-    def names(self) -> list[str]:
-        """Return the names of the regular files, sorted."""
-        return list(self.sizes())
-
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of each regular file, by name, in the order of the names."""
         found = {}

@@ -30,6 +30,7 @@ import selectors
 import shlex
 import signal
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -97,7 +98,7 @@ class Truncated(ProtocolError):
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # poll() knows no largest descriptor
 
 
-def _ignore(count: int) -> None:
+def ignore(count: int) -> None:
     """Nobody wants to know."""
 
 
@@ -169,7 +170,7 @@ class Wire:
         while unsent:
             unsent = unsent[self._attempt(selectors.EVENT_WRITE, self.connection.send, unsent):]
 
-    def send_file(self, file: BinaryIO, count: int, moved: Callable[[int], None] = _ignore) -> None:
+    def send_file(self, file: BinaryIO, count: int, moved: Callable[[int], None] = ignore) -> None:
         """Send the next `count` bytes of `file` without a copy in this process, where the system can."""
         position = file.tell()
         end = position + count
@@ -246,7 +247,7 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
             with suppress(binascii.Error):
                 piece = binascii.a2b_base64(view[:whole])
             if len(piece) != whole // 4 * 3:  # something was skipped, so not all of it is base64
-                whole = len(_PLAIN.match(view)[0]) & ~3  # type: ignore[index]
+                whole = _PLAIN.match(view).end() & ~3  # type: ignore[union-attr]
                 piece = binascii.a2b_base64(view[:whole])
             if whole:
                 yield piece
@@ -481,7 +482,7 @@ class FileProtocol:
     """Answers requests with the files of one folder."""
 
     def __init__(self, files: FileInterface, stats: Callable[[], dict[str, Any]],
-                 moved: Callable[[int], None] = _ignore) -> None:
+                 moved: Callable[[int], None] = ignore) -> None:
         """`stats` gives what STATS answers; `moved` is told of file bytes as they go over, either way."""
         self._files = files
         self._stats = stats
@@ -636,7 +637,7 @@ def encode_request(verb: str, *parameters: str) -> bytes:
         raise ProtocolError("nama file bukan UTF-8 yang sah") from None
 
 
-def send_file_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[[int], None] = _ignore) -> int:
+def send_file_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[[int], None] = ignore) -> int:
     """Send the body of an UPLOAD after its command, as base64; return the CRC-32 of the file's bytes.
 
     `moved` is told of file bytes as they go. Stops early if an answer comes before the end: it can only be a refusal.
@@ -653,7 +654,7 @@ def send_file_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[
     return crc32
 
 
-def send_raw_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[[int], None] = _ignore) -> None:
+def send_raw_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[[int], None] = ignore) -> None:
     """Send the body of an UPLOAD_RAW after its command; `moved` and stopping early as send_file_body()."""
     while size_bytes and not wire.has_answer():
         piece_bytes = min(size_bytes, SENDFILE_PIECE_BYTES)
@@ -742,6 +743,12 @@ def depend_on_parent() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def forget_main_file() -> None:
+    """Have worker processes begin without running the script that was started once more. For a script whose
+    functions are all sent to them under the name of a module, and before it starts the first of them."""
+    vars(sys.modules["__main__"]).pop("__file__", None)
 
 
 def peak_rss_bytes(pids: Iterable[int]) -> int | None:

@@ -41,8 +41,8 @@ from typing import Any, NamedTuple
 from file_interface import FileInterface
 from file_protocol import (
     DEFAULT_HOST, DEFAULT_PORT, SWITCH_INTERVAL_S, CommandLine, FileProtocol, ProtocolError, Request, RequestReader,
-    Wire, default_start_method, depend_on_parent, error_reply, one_of, peak_rss_bytes, reason, seconds,
-    whole_number,
+    Wire, default_start_method, depend_on_parent, error_reply, forget_main_file, one_of, peak_rss_bytes, reason,
+    seconds, whole_number,
 )
 
 log = logging.getLogger("server")
@@ -693,7 +693,9 @@ def run(make_server: Callable[[], FileServer]) -> int:
     configure_logging()
     try:
         server = make_server()
-        if server.mode != "process":  # there, a few threads pass each connection on to a worker, one to the next
+        if server.mode == "process":
+            forget_main_file()
+        else:  # with processes, a few threads pass each connection on to a worker, one to the next
             sys.setswitchinterval(SWITCH_INTERVAL_S)
         signals = itertools.count(1)
 
@@ -738,7 +740,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    import file_server
+    import file_server  # what is sent to a worker process must be this module's, not __main__'s
 
-    del __file__  # or every worker process would run this file once more before it begins
     sys.exit(file_server.main())

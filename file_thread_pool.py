@@ -89,7 +89,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    import file_thread_pool
-
-    del __file__  # or every worker process would run this file once more before it begins
-    sys.exit(file_thread_pool.main())
+    sys.exit(main())

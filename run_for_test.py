@@ -32,8 +32,8 @@ from typing import IO, Any
 
 from file_client_cli import Server, size_text
 from file_client_stress_test import (
-    ENCODINGS, EXECUTORS, MB, OPERATIONS, EngineError, Measured, Outcome, Row, append_csv, engine, executor_named,
-    failed_outcome, row_text, summarise,
+    ENCODINGS, EXECUTORS, MB, OPERATIONS, EngineError, Row, append_csv, engine, executor_named, failed_outcome,
+    measured_from, row_text, summarise,
 )
 from file_protocol import DEFAULT_HOST, CommandLine, default_start_method, one_of, reason, seconds, whole_number
 
@@ -143,9 +143,8 @@ def run_row(row: Combination, options: argparse.Namespace, log: IO[str]) -> dict
 
 def result_of(row: Combination, raw: dict[str, Any]) -> dict[str, Any]:
     """Return the columns of a row from its raw data."""
-    result = summarise(Measured(
-        Row(Server(), row.operation, row.volume_mb, row.clients, row.model_client, row.encoding),
-        [Outcome(**outcome) for outcome in raw["outcomes"]], raw["before"], raw["after"]))
+    result = summarise(measured_from(
+        Row(Server(), row.operation, row.volume_mb, row.clients, row.model_client, row.encoding), raw))
     if raw["server_mati"] is not None:  # in the middle, and all its workers with it
         result |= {"server_sukses": 0, "server_gagal": row.workers, "server_menganggur": 0}
         result["catatan"] = "; ".join(filter(None, (result["catatan"], f"server mati ({raw['server_mati']})")))

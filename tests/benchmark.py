@@ -32,7 +32,7 @@ from typing import Any, cast
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from file_client_cli import Server, remote_get, remote_list, remote_upload
-from file_client_stress_test import MB, Measured, Outcome, Row, summarise
+from file_client_stress_test import MB, Row, measured_from, summarise
 from file_protocol import BUFFER_BYTES, END, FILE_PIECE_BYTES, Request, RequestReader, Wire, encode_request, read_reply
 from tests.support import ServerProcess, run_script, wait_until
 
@@ -219,9 +219,7 @@ def stress(server: Server, operation: str, volume_mb: int, clients: int, pool: s
     """Return the row that the stress client measures."""
     done = run_script("file_client_stress_test.py", "--port", server.port, "--operation", operation, "--volume",
                       volume_mb, "--clients", clients, "--pool", pool, "--json", timeout_s=600.0)
-    raw = json.loads(done.stdout)
-    result = summarise(Measured(Row(server, operation, volume_mb, clients, pool),
-                                [Outcome(**outcome) for outcome in raw["outcomes"]], raw["before"], raw["after"]))
+    result = summarise(measured_from(Row(server, operation, volume_mb, clients, pool), json.loads(done.stdout)))
     if result["client_gagal"] or result["server_gagal"]:
         raise SystemExit(f"a row has failed: {result['galat']}")
     return result

@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from file_client_cli import remote_list, remote_stats
+from file_client_cli import remote_list
 from file_protocol import END
 from tests.support import ServerProcess, usage_of, wait_until
 
@@ -259,8 +259,7 @@ def soak(mode: str, duration_s: float, seed: int) -> list[str]:
                 thread.start()
             for thread in threads:
                 thread.join()
-            wait_until(lambda: remote_stats(server.client)["active"] == 1, "all is quiet")
-            wait_until(lambda: remote_stats(server.client)["waiting"] == 0, "all is quiet")
+            server.wait_until_clients_left()
 
         load(WARM_UP * duration_s)
         warm = usage_of(server.process.pid)

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from file_client_cli import Server
+from file_client_cli import Server, remote_stats
 from file_server import FileServer, LegacyServer, Settings, WorkerTable
 from file_thread_pool import ThreadPoolServer
 
@@ -245,6 +245,14 @@ class ServerProcess:
             raise AssertionError(f"no server: {said}")
         self.ready = json.loads(line)
         self.client = Server(self.ready["host"], self.ready["port"], timeout_s=WAIT_S)
+
+    def wait_until_clients_left(self) -> None:
+        """Wait until the connections of all clients are closed; the one who asks has one as well."""
+        def alone() -> bool:
+            stats = remote_stats(self.client)
+            return (stats["active"], stats["waiting"]) == (1, 0)
+
+        wait_until(alone, "all clients left")
 
     def stderr(self) -> str:
         """Return what it has written to stderr."""

@@ -178,7 +178,7 @@ class Shutdown(unittest.TestCase):
             server.process.kill()
             wait_until(lambda: not alive(pids), "workers are gone")
         self.assertEqual(len(os.listdir(server.directory)), 2)
-        self.assertEqual(FileInterface(server.directory).names(), ["a"])
+        self.assertEqual(list(FileInterface(server.directory).sizes()), ["a"])
         self.assertEqual(FileInterface(server.directory).remove_debris(), 1)
         self.assertEqual(os.listdir(server.directory), ["a"])
         self.assertEqual((server.directory / "a").read_bytes(), b"old")
@@ -242,11 +242,11 @@ class DeadWorkers(ServerCase):
                 victim, *waiting = (self.running.connect() for _ in range(6))
                 victim.sendall(b"GET big\r\n\r\n")
                 victim.recv(10)
-                wait_until(lambda: any(slot.busy for slot in self.running.server.table.slots), "one is busy")
+                wait_until(lambda: any(slot.busy for slot in self.running.table.slots), "one is busy")
                 for connection in waiting:  # two are begun and say nothing yet; the others wait for a worker
                     connection.sendall(b"LIS")
                 wait_until(lambda: self.running.stats()["active"] == 3, "all workers are active")
-                busy = next(slot for slot in self.running.server.table.slots if slot.busy)
+                busy = next(slot for slot in self.running.table.slots if slot.busy)
                 os.kill(busy.pid, signal.SIGKILL)
                 self.assertFalse(read_to_end(victim).endswith(b"\r\n\r\n"))  # no silence, and no false end
                 served = 0
@@ -271,7 +271,7 @@ class DeadWorkers(ServerCase):
         with self.running.connect() as connection:
             connection.sendall(b"UPLOAD a QUJD")
             wait_until(lambda: list(self.running.directory.glob(TEMPORARY_PREFIX + "*")), "it began")
-            os.kill(next(slot for slot in self.running.server.table.slots if slot.busy).pid, signal.SIGKILL)
+            os.kill(next(slot for slot in self.running.table.slots if slot.busy).pid, signal.SIGKILL)
             self.assertEqual(read_to_end(connection), b"")
         self.assertEqual(remote_list(self.running.client), [])
         self.assertEqual(os.listdir(self.running.directory), [])
@@ -385,7 +385,7 @@ class Overload(unittest.TestCase):
                 try:
                     places = 3 if mode == "legacy" else 5
                     held = [running.connect() for _ in range(places)]
-                    wait_until(lambda: running.server.table.shared.open == places, "all are in")
+                    wait_until(lambda: running.table.shared.open == places, "all are in")
                     source = ROOT / "README.md"
                     for ask in (lambda: remote_list(running.client), lambda: upload(running.client, source),
                                 lambda: upload(running.client, source, raw=True)):
@@ -398,7 +398,7 @@ class Overload(unittest.TestCase):
                     for connection in held:
                         self.assertEqual(read_json(connection)["status"], "OK")
                         connection.close()
-                    wait_until(lambda: running.server.table.shared.open == 0, "all are out")
+                    wait_until(lambda: running.table.shared.open == 0, "all are out")
                     self.assertEqual(remote_list(running.client), [])
                     self.assertEqual(running.stats()["refused"], 3)
                 finally:

@@ -94,26 +94,18 @@ class Thousand(unittest.TestCase):
                 thread.join()
         return Counter(outcomes)
 
-    def wait_until_they_left(self, server: ServerProcess) -> None:
-        """Wait until the server has closed the connections of all clients; the one who asks has one as well."""
-        def alone() -> bool:
-            stats = remote_stats(server.client)
-            return (stats["active"], stats["waiting"]) == (1, 0)
-
-        wait_until(alone, "all clients left")
-
     def overload(self, mode: str, max_waiting: int) -> int:
         """Return how many of the clients were refused, having checked that the others were served."""
         server = ServerProcess(WORKERS, mode, "--max-waiting", max_waiting, script="file_server.py")
         try:
             (server.directory / "source").write_bytes(self.content)
             self.assertEqual(self.run_clients(server, 2 * WORKERS), {"OK": 2 * WORKERS})
-            self.wait_until_they_left(server)
+            server.wait_until_clients_left()
             warm = usage_of(server.process.pid)
             outcomes = self.run_clients(server, CLIENTS)
             refused = outcomes[BUSY]
             self.assertEqual(outcomes, Counter({"OK": CLIENTS - refused}) + Counter({BUSY: refused}))
-            self.wait_until_they_left(server)
+            server.wait_until_clients_left()
             stats = remote_stats(server.client)
             self.assertEqual((stats["refused"], stats["failed"]), (refused, 0))
             for path in server.directory.iterdir():

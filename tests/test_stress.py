@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -282,6 +283,12 @@ class Arithmetic(unittest.TestCase):
         self.assertEqual(tuple(self.summary([outcome(0, 1.0)])), stress.COLUMNS)
 
 
+def copy_scripts(folder: Path) -> None:
+    """Copy the scripts, and nothing else of the project, so that one of them may be spoilt."""
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, folder)
+
+
 class WholeTable(unittest.TestCase):
     """run_for_test.py, as a person runs it."""
 
@@ -426,9 +433,7 @@ class WholeTable(unittest.TestCase):
 
     def test_a_server_that_dies_during_a_row_costs_that_row(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            for name in os.listdir(ROOT):
-                if name.endswith(".py"):
-                    Path(folder, name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+            copy_scripts(Path(folder))
             script = Path(folder, "file_thread_pool.py")  # this one dies in the middle of the first row
             honest = script.read_text(encoding="utf-8")
             deadly = honest.replace("        return server\n", """
@@ -456,9 +461,7 @@ class WholeTable(unittest.TestCase):
 
     def test_a_server_that_will_not_start(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            for name in os.listdir(ROOT):
-                if name.endswith(".py"):
-                    Path(folder, name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+            copy_scripts(Path(folder))
             Path(folder, "file_thread_pool.py").write_text("raise SystemExit('broken')\n", encoding="utf-8")
             done = subprocess.run([sys.executable, str(Path(folder, "run_for_test.py")), "--quick", "--output",
                                    str(self.output)], capture_output=True, text=True, timeout=60, check=False)
