@@ -30,7 +30,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from file_client_cli import Server, size_text
+from file_client_cli import Server, duration_text, size_text
 from file_client_stress_test import (
     ENCODINGS, EXECUTORS, MB, OPERATIONS, EngineError, Row, append_csv, engine, executor_named, failed_outcome,
     measured_from, row_text, summarise,
@@ -396,8 +396,7 @@ def run_all(rows: list[Combination], options: argparse.Namespace) -> None:
                 append_csv(recap, result)
             done_cost += row.volume_bytes + ROW_COST_BYTES
             left_s = (time.perf_counter() - begun_at) / done_cost * (total_cost - done_cost)
-            print(f"    {row_text(result_of(row, raw))} | sisa {left_s / 60:.0f} menit {left_s % 60:.0f} detik",
-                  file=sys.stderr, flush=True)
+            print(f"    {row_text(result_of(row, raw))} | sisa {duration_text(left_s)}", file=sys.stderr, flush=True)
 
 
 # ---- the command line
