@@ -34,8 +34,9 @@ import sys
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
 
 from file_interface import FileError, FileInterface
@@ -56,6 +57,8 @@ FILE_PIECE_BYTES = 60 * 1024  # 3 divides it: no padding inside a body
 BUFFER_BYTES = 256 * 1024
 SWITCH_INTERVAL_S = 0.1  # for sys.setswitchinterval(): 50 threads that wait for the GIL wake up this often, in vain,
 # because whoever holds it lets go by itself at its next read or write, a millisecond from now
+CODERS = 2  # threads of a process that encode or decode at a time; the others would only pass the GIL around
+TURN_BYTES = 4 * 1024 * 1024  # on the wire, for each of them, when others wait for a turn
 SENDFILE_PIECE_BYTES = 1024 * 1024  # between two looks at the clock
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -98,6 +101,35 @@ class Truncated(ProtocolError):
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # poll() knows no largest descriptor
 
 
+class _Turns:
+    """A semaphore that is strictly first come, first served: so threads share the time evenly."""
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._free = count
+        self._waiting: deque[threading.Lock] = deque()
+
+    def take(self) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            given = threading.Lock()
+            given.acquire()
+            self._waiting.append(given)
+        given.acquire()
+
+    def end(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._free += 1
+
+
+_turns = _Turns(CODERS)  # as global as the GIL, which it spares
+
+
 def ignore(count: int) -> None:
     """Nobody wants to know."""
 
@@ -117,6 +149,7 @@ class Wire:
         self._buffer = bytearray(4096)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self._turn_left_bytes: int | None = None  # while coding()
         self.sent_bytes = 0
         self.first_byte_at: float | None = None  # time.perf_counter() of the first byte received
         self.restart_deadline()
@@ -186,6 +219,17 @@ class Wire:
             self.sent_bytes += sent
             moved(sent)
 
+    @contextmanager
+    def coding(self) -> Iterator[None]:
+        """Take turns with other threads at encoding or decoding; a turn ends at the latest when this wire must wait."""
+        _turns.take()
+        self._turn_left_bytes = TURN_BYTES
+        try:
+            yield
+        finally:
+            self._turn_left_bytes = None
+            _turns.end()
+
     def has_answer(self) -> bool:
         """Tell, without waiting, whether the other side has said something (or left)."""
         try:
@@ -219,16 +263,35 @@ class Wire:
         left_s = self._left_s(wait_s)
         while True:
             try:
-                return operation(view)
+                count = operation(view)
             except BlockingIOError:
-                with _Selector() as selector:
-                    selector.register(self.connection, event)
-                    if not selector.select(left_s):
-                        raise TimeoutError("waktu tunggu habis") from None
+                self._wait(event, left_s)
             except (TimeoutError, ConnectionError):
                 raise
             except OSError as error:
                 raise ConnectionError(str(error)) from error
+            else:
+                if self._turn_left_bytes is not None:
+                    self._turn_left_bytes -= count
+                    if self._turn_left_bytes < 0:
+                        with self._others_turn():
+                            pass
+                return count
+
+    def _wait(self, event: int, most_s: float) -> None:
+        with self._others_turn() if self._turn_left_bytes is not None else nullcontext(), _Selector() as selector:
+            selector.register(self.connection, event)
+            if not selector.select(most_s):
+                raise TimeoutError("waktu tunggu habis")
+
+    @contextmanager
+    def _others_turn(self) -> Iterator[None]:
+        _turns.end()
+        try:
+            yield
+        finally:
+            _turns.take()
+            self._turn_left_bytes = TURN_BYTES
 
 
 def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Iterator[bytes]:
@@ -502,7 +565,7 @@ class FileProtocol:
         sent_bytes = wire.sent_bytes
         try:
             if "UPLOAD" in request.verb:
-                return self._upload(request, waited_s)
+                return self._upload(request, wire, waited_s)
             return self._handlers[request.verb](request, wire)
         except FileError as refusal:
             message = str(refusal)
@@ -546,11 +609,12 @@ class FileProtocol:
             unsent = encode_reply("OK", data_namafile=name, data_ukuran=size_bytes, data_file="")
             unsent = unsent.removesuffix(b'"}' + END)
             crc32 = 0
-            for piece in _file_pieces(file, size_bytes):
-                wire.send(unsent)
-                crc32 = zlib.crc32(piece, crc32)
-                unsent = binascii.b2a_base64(piece, newline=False)
-                self._moved(len(piece))
+            with wire.coding():
+                for piece in _file_pieces(file, size_bytes):
+                    wire.send(unsent)
+                    crc32 = zlib.crc32(piece, crc32)
+                    unsent = binascii.b2a_base64(piece, newline=False)
+                    self._moved(len(piece))
         return Reply(unsent + b'","data_crc32":"%08x"}' % crc32 + END, ok=True)
 
     def _get_raw(self, request: Request, wire: Wire) -> Reply:
@@ -567,18 +631,19 @@ class FileProtocol:
         self._moved(last_bytes)
         return Reply(head + tail, ok=True)
 
-    def _upload(self, request: Request, waited_s: float) -> Reply:
+    def _upload(self, request: Request, wire: Wire, waited_s: float) -> Reply:
         name = request.parameters[0]
         size_bytes = crc32 = 0
         announced_bytes = int(request.parameters[1]) if request.verb == "UPLOAD_RAW" else 0
         try:
             with self._files.create(name, announced_bytes) as file:
-                for piece in request.body:
-                    crc32 = zlib.crc32(piece, crc32)
-                    file.write(piece)
-                    size_bytes += len(piece)
-                    self._moved(len(piece))
-                    del piece
+                with wire.coding() if request.verb == "UPLOAD" else nullcontext():
+                    for piece in request.body:
+                        crc32 = zlib.crc32(piece, crc32)
+                        file.write(piece)
+                        size_bytes += len(piece)
+                        self._moved(len(piece))
+                        del piece
                 file.commit()
         except ProtocolError as error:
             return Reply(error_reply(str(error)), ok=False, framing_lost=True)
@@ -644,12 +709,13 @@ def send_file_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[
     """
     crc32 = 0
     wire.send(b" " if size_bytes else b' ""')
-    for piece in _file_pieces(file, size_bytes):
-        if wire.has_answer():
-            return crc32
-        crc32 = zlib.crc32(piece, crc32)
-        wire.send(binascii.b2a_base64(piece, newline=False))
-        moved(len(piece))
+    with wire.coding():
+        for piece in _file_pieces(file, size_bytes):
+            if wire.has_answer():
+                return crc32
+            crc32 = zlib.crc32(piece, crc32)
+            wire.send(binascii.b2a_base64(piece, newline=False))
+            moved(len(piece))
     wire.send(END)
     return crc32
 
@@ -691,11 +757,12 @@ def read_reply(wire: Wire, write: Callable[[bytes], object] | None = None) -> Re
         if write and value and (end < 0 or value.start() < end):
             before = bytes(wire.pending[:value.end()])
             wire.use(value.end())
-            for piece in decode_base64(wire, b'"', in_json=True):
-                write(piece)
-                crc32 = zlib.crc32(piece, crc32)
-                size_bytes += len(piece)
-                del piece
+            with wire.coding():
+                for piece in decode_base64(wire, b'"', in_json=True):
+                    write(piece)
+                    crc32 = zlib.crc32(piece, crc32)
+                    size_bytes += len(piece)
+                    del piece
             scanned = 0
             continue
         if end >= 0:

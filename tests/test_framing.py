@@ -6,14 +6,19 @@ import base64
 import json
 import random
 import socket
+import threading
 import unittest
-from contextlib import suppress
 import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
+from unittest import mock
 
+import file_protocol
 from file_protocol import (
     LINE_LIMIT_BYTES, ProtocolError, Request, RequestReader, Truncated, Wire, encode_request, read_reply,
 )
+from tests.support import WAIT_S, wait_until
 
 SILENCE = None  # in a script: nothing comes for a while
 
@@ -290,3 +295,60 @@ class Replies(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class Turns(unittest.TestCase):
+    """Threads that encode or decode take turns; here only one of them at a time."""
+
+    def setUp(self) -> None:
+        self.turns = file_protocol._Turns(1)
+        patched = mock.patch("file_protocol._turns", self.turns)
+        patched.start()
+        self.addCleanup(patched.stop)
+        self.had_turns: list[object] = []
+
+    def another(self, name: object, act: Callable[[], object] = lambda: None) -> None:
+        """Start a thread that wants one turn, and wait until it waits for it."""
+        def run() -> None:
+            self.turns.take()
+            self.had_turns.append(name)
+            act()
+            self.turns.end()
+
+        thread = threading.Thread(target=run)
+        waiting = len(self.turns._waiting)
+        thread.start()
+        self.addCleanup(thread.join, WAIT_S)
+        wait_until(lambda: len(self.turns._waiting) > waiting, "the thread waits for its turn")
+
+    def test_first_come_first_served(self) -> None:
+        self.turns.take()
+        for number in range(5):
+            self.another(number)
+        self.assertEqual(self.had_turns, [])
+        self.turns.end()
+        self.turns.take()
+        self.assertEqual(self.had_turns, [0, 1, 2, 3, 4])
+
+    def test_a_turn_ends_after_so_many_bytes(self) -> None:
+        wire = wire_of(bytes(600), bytes(600))
+        with mock.patch("file_protocol.TURN_BYTES", 1000), wire.coding():
+            self.another("other")
+            wire.receive()
+            self.assertEqual(self.had_turns, [])
+            wire.receive()
+            self.assertEqual(self.had_turns, ["other"])
+
+    def test_a_turn_ends_when_the_wire_must_wait(self) -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            wire = Wire(here, WAIT_S, WAIT_S)
+            with wire.coding():
+                self.another("other", lambda: there.send(b"x"))
+                self.assertTrue(wire.receive())
+        self.assertEqual(self.had_turns, ["other"])
+
+    def test_whatever_happens_a_turn_ends(self) -> None:
+        with suppress(ZeroDivisionError), wire_of().coding():
+            raise ZeroDivisionError
+        self.assertEqual(self.turns._free, 1)

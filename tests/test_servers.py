@@ -308,6 +308,16 @@ class Functional:
             with ThreadPoolExecutor(20) as pool:
                 self.assertTrue(all(pool.map(one, datas)))
 
+        def test_clients_that_stall_in_the_middle_of_a_file_keep_nobody_else_waiting(self) -> None:
+            content = self.random.randbytes(200_000)
+            begun_bytes = self.running.stats()["file_bytes"]
+            with self.running.connect() as one, self.running.connect() as two:
+                for connection in (one, two):
+                    connection.sendall(b"UPLOAD never " + base64.b64encode(content))
+                wait_until(lambda: self.running.stats()["file_bytes"] >= begun_bytes + 2 * 199_000, "both have begun")
+                self.put("file", content)
+                self.assertEqual(self.get("file"), content)
+
         def test_one_whole_file_wins(self) -> None:
             versions = [bytes([number]) * 500_000 for number in range(8)]
             for number, version in enumerate(versions):
