@@ -54,7 +54,7 @@ MISSING_PARAMETER = "parameter {} kurang"
 # Sizes chosen by measuring. b2a_base64() first takes twice the room: 60 KiB keeps that below the 128 KiB from
 # which malloc maps fresh memory for every object. A large receive buffer makes a thread give up the GIL less often.
 FILE_PIECE_BYTES = 60 * 1024  # 3 divides it: no padding inside a body
-BUFFER_BYTES = 256 * 1024
+BUFFER_BYTES = 384 * 1024
 SWITCH_INTERVAL_S = 0.1  # for sys.setswitchinterval(): 50 threads that wait for the GIL wake up this often, in vain,
 # because whoever holds it lets go by itself at its next read or write, a millisecond from now
 CODERS = 2  # threads of a process that encode or decode at a time; the others would only pass the GIL around
