@@ -57,7 +57,7 @@ FILE_PIECE_BYTES = 60 * 1024  # 3 divides it: no padding inside a body
 BUFFER_BYTES = 384 * 1024
 SWITCH_INTERVAL_S = 0.1  # for sys.setswitchinterval(): 50 threads that wait for the GIL wake up this often, in vain,
 # because whoever holds it lets go by itself at its next read or write, a millisecond from now
-CODERS = 2  # threads of a process that encode or decode at a time; the others would only pass the GIL around
+CODERS = 2  # threads of a process that encode or decode at a time: more would only pass the GIL around
 TURN_BYTES = 4 * 1024 * 1024  # on the wire, for each of them, when others wait for a turn
 SENDFILE_PIECE_BYTES = 1024 * 1024  # between two looks at the clock
 
@@ -101,6 +101,11 @@ class Truncated(ProtocolError):
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # poll() knows no largest descriptor
 
 
+def has_gil() -> bool:
+    """Tell whether only one thread at a time runs Python here: not so in a free-threaded build, since 3.13."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
 class _Turns:
     """A semaphore that is strictly first come, first served: so threads share the time evenly."""
 
@@ -127,7 +132,7 @@ class _Turns:
                 self._free += 1
 
 
-_turns = _Turns(CODERS)  # as global as the GIL, which it spares
+_turns = _Turns(CODERS if has_gil() else sys.maxsize)  # as global as the GIL, which it spares
 
 
 def ignore(count: int) -> None:

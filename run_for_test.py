@@ -35,7 +35,9 @@ from file_client_stress_test import (
     ENCODINGS, EXECUTORS, MB, OPERATIONS, EngineError, Row, append_csv, engine, executor_named, failed_outcome,
     measured_from, row_text, summarise,
 )
-from file_protocol import DEFAULT_HOST, CommandLine, default_start_method, one_of, reason, seconds, whole_number
+from file_protocol import (
+    DEFAULT_HOST, CommandLine, default_start_method, has_gil, one_of, reason, seconds, whole_number,
+)
 
 HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S = 120.0  # for a server to say that it is ready
@@ -77,8 +79,11 @@ def combinations(options: argparse.Namespace) -> list[Combination]:
         Combination(nomor, model_server, model_client, *row, encoding)
         for encoding, model_server, model_client in itertools.product(
             options.encodings, options.server_models, options.client_models)
-        for nomor, row in enumerate(itertools.product(
-            options.operations, options.volumes, options.client_workers, options.server_workers), start=1)
+        for nomor, row in enumerate((
+            row for row in itertools.product(
+                options.operations, options.volumes, options.client_workers, options.server_workers)
+            if row[0] != "list" or row[1] == options.volumes[0]  # a LIST moves no file: one volume is enough
+        ), start=1)
     ]
 
 
@@ -330,7 +335,7 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
         "beban_awal": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "implementasi": platform.python_implementation(),
-        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "gil": has_gil(),
         "start_method": default_start_method(),
         "commit": git.stdout.strip() or None if git else None,
         # What was run, not where to: a folder of results may be moved, or shown to others.
@@ -338,7 +343,7 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def found(directory: Path) -> Path:
+def run_folder(directory: Path) -> Path:
     """Return the folder of a run: the one that was named, or the newest. Raises ValueError."""
     if directory is not NEWEST:
         return directory
@@ -350,7 +355,7 @@ def found(directory: Path) -> Path:
 
 def resume(options: argparse.Namespace) -> None:
     """Make `options` those of the interrupted run, and its folder fit to go on in. Raises ValueError."""
-    directory = found(options.resume)
+    directory = run_folder(options.resume)
     try:
         then = json.loads((directory / "lingkungan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -442,7 +447,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.command:
         try:
-            print(write_report(found(options.directory)))
+            print(write_report(run_folder(options.directory)))
         except (OSError, ValueError) as error:
             parser.error(_why(error))
         parser.exit()

@@ -282,6 +282,13 @@ class Arithmetic(unittest.TestCase):
         self.assertEqual(stress.COLUMNS[-1], "encoding")
         self.assertEqual(tuple(self.summary([outcome(0, 1.0)])), stress.COLUMNS)
 
+    def test_a_list_is_measured_once_whatever_the_volumes(self) -> None:
+        rows = orchestrator.combinations(SimpleNamespace(  # type: ignore[arg-type]
+            encodings=["base64"], server_models=["process"], client_models=["thread"], operations=["list", "upload"],
+            volumes=[10, 50, 100], client_workers=[1, 5], server_workers=[2]))
+        self.assertEqual([(row.nomor, row.operation, row.volume_mb) for row in rows if row.clients == 5],
+                         [(2, "list", 10), (4, "upload", 10), (6, "upload", 50), (8, "upload", 100)])
+
 
 def copy_scripts(folder: Path) -> None:
     """Copy the scripts, and nothing else of the project, so that one of them may be spoilt."""
