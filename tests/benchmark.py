@@ -240,7 +240,7 @@ def many_clients(bars: Bars, options: argparse.Namespace) -> None:
                         server.close()
                     return float(row["throughput_total_byte_per_s"]) / MB
 
-                rates = alternately(options.repeats, one=lambda: rate(1, 1, 100), five=lambda: rate(5, 50, 10),
+                rates = alternately(options.repeats, one=lambda: rate(1, 1, 500), five=lambda: rate(5, 50, 10),
                                     fifty=lambda: rate(50, 50, 10))
                 for workers, name in ((5, "five"), (50, "fifty")):
                     bars(f"{operation:9}server {mode:8}client {pool:8}{workers:3} workers "
