@@ -227,13 +227,19 @@ class Wire:
     @contextmanager
     def coding(self) -> Iterator[None]:
         """Take turns with other threads at encoding or decoding; a turn ends at the latest when this wire must wait."""
-        _turns.take()
-        self._turn_left_bytes = TURN_BYTES
+        self._take_turn()
         try:
             yield
         finally:
-            self._turn_left_bytes = None
-            _turns.end()
+            self._end_turn()
+
+    def _take_turn(self) -> None:
+        _turns.take()
+        self._turn_left_bytes = TURN_BYTES
+
+    def _end_turn(self) -> None:
+        self._turn_left_bytes = None
+        _turns.end()
 
     def has_answer(self) -> bool:
         """Tell, without waiting, whether the other side has said something (or left)."""
@@ -279,24 +285,22 @@ class Wire:
                 if self._turn_left_bytes is not None:
                     self._turn_left_bytes -= count
                     if self._turn_left_bytes < 0:
-                        with self._others_turn():
-                            pass
+                        self._end_turn()
+                        self._take_turn()
                 return count
 
     def _wait(self, event: int, most_s: float) -> None:
-        with self._others_turn() if self._turn_left_bytes is not None else nullcontext(), _Selector() as selector:
-            selector.register(self.connection, event)
-            if not selector.select(most_s):
-                raise TimeoutError("waktu tunggu habis")
-
-    @contextmanager
-    def _others_turn(self) -> Iterator[None]:
-        _turns.end()
+        coding = self._turn_left_bytes is not None
+        if coding:
+            self._end_turn()
         try:
-            yield
+            with _Selector() as selector:
+                selector.register(self.connection, event)
+                if not selector.select(most_s):
+                    raise TimeoutError("waktu tunggu habis")
         finally:
-            _turns.take()
-            self._turn_left_bytes = TURN_BYTES
+            if coding:
+                self._take_turn()
 
 
 def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Iterator[bytes]:

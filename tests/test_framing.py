@@ -293,10 +293,6 @@ class Replies(unittest.TestCase):
         self.assertEqual(read_reply(wire_of(*pieces)).reply["data"], names)
 
 
-if __name__ == "__main__":
-    unittest.main()
-
-
 class Turns(unittest.TestCase):
     """Threads that encode or decode take turns; here only one of them at a time."""
 
@@ -352,3 +348,7 @@ class Turns(unittest.TestCase):
         with suppress(ZeroDivisionError), wire_of().coding():
             raise ZeroDivisionError
         self.assertEqual(self.turns._free, 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
