@@ -37,6 +37,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
 
 from file_interface import FileError, FileInterface
@@ -54,11 +55,15 @@ MISSING_PARAMETER = "parameter {} kurang"
 # Sizes chosen by measuring. b2a_base64() first takes twice the room: 60 KiB keeps that below the 128 KiB from
 # which malloc maps fresh memory for every object. A large receive buffer makes a thread give up the GIL less often.
 FILE_PIECE_BYTES = 60 * 1024  # 3 divides it: no padding inside a body
+SMALL_BUFFER_BYTES = 4 * 1024  # until more is known to come
 BUFFER_BYTES = 384 * 1024
+TURN_BUFFER_BYTES = 1536 * 1024  # while decoding: larger, for there are only as many as there are turns
 SWITCH_INTERVAL_S = 0.1  # for sys.setswitchinterval(): 50 threads that wait for the GIL wake up this often, in vain,
 # because whoever holds it lets go by itself at its next read or write, a millisecond from now
 CODERS = 2  # threads of a process that encode or decode at a time: more would only pass the GIL around
 TURN_BYTES = 4 * 1024 * 1024  # on the wire, for each of them, when others wait for a turn
+UNSENT_BYTES = 256 * 1024  # to encode ahead of what goes out; more would be for clients whose turn is late
+TAIL_BYTES = 64  # of what is pending: room for the keys after a file in an answer, so for an empty line too
 SENDFILE_PIECE_BYTES = 1024 * 1024  # between two looks at the clock
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -107,12 +112,16 @@ def has_gil() -> bool:
 
 
 class _Turns:
-    """A semaphore that is strictly first come, first served: so threads share the time evenly."""
+    """A semaphore that is strictly first come, first served: so threads share the time evenly.
+
+    It keeps the buffers for those whose turn it is, and hands on the one that was used last.
+    """
 
     def __init__(self, count: int) -> None:
         self._lock = threading.Lock()
         self._free = count
         self._waiting: deque[threading.Lock] = deque()
+        self._spare_buffers: list[bytearray] = []
 
     def take(self) -> None:
         with self._lock:
@@ -124,12 +133,20 @@ class _Turns:
             self._waiting.append(given)
         given.acquire()
 
-    def end(self) -> None:
+    def end(self, buffer: bytearray | None = None) -> None:
+        """End a turn, and give back the buffer that was lent for it, if any."""
         with self._lock:
+            if buffer is not None:
+                self._spare_buffers.append(buffer)
             if self._waiting:
                 self._waiting.popleft().release()
             else:
                 self._free += 1
+
+    def lend(self) -> bytearray:
+        """Return a buffer for the length of a turn."""
+        with self._lock:
+            return self._spare_buffers.pop() if self._spare_buffers else bytearray(TURN_BUFFER_BYTES)
 
 
 _turns = _Turns(CODERS if has_gil() else sys.maxsize)  # as global as the GIL, which it spares
@@ -151,10 +168,11 @@ class Wire:
         connection.setblocking(False)
         self._idle_s = idle_s
         self._total_s = total_s
-        self._buffer = bytearray(4096)
+        self._buffer = bytearray(SMALL_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._turn_left_bytes: int | None = None  # while coding()
+        self._lent: bytearray | None = None  # a large buffer, until the turn ends
         self.sent_bytes = 0
         self.first_byte_at: float | None = None  # time.perf_counter() of the first byte received
         self.restart_deadline()
@@ -187,26 +205,23 @@ class Wire:
 
         The wait is at most `wait_s` seconds, where given, instead of the idle time.
         """
-        rest = self._end - self._start
-        if self._start and (rest < 64 or self._end == len(self._buffer)):
-            self._view[:rest] = self._view[self._start:self._end]
-            self._start, self._end = 0, rest
-        if self._end == len(self._buffer):
-            self._grow()
-        count = self._attempt(selectors.EVENT_READ, self.connection.recv_into, self._view[self._end:], wait_s)
+        count = self._attempt(selectors.EVENT_READ, self._fill, wait_s)
         if count and self.first_byte_at is None:
             self.first_byte_at = time.perf_counter()
         self._end += count
-        if self._end == len(self._buffer) < BUFFER_BYTES:
-            self._grow()  # there is more to come than a short command
         return count > 0
+
+    def receive_body(self) -> None:
+        """Wait for more of a body; raises Truncated when the other side has ended."""
+        if not self.receive():
+            raise Truncated("koneksi berakhir di tengah isi file")
 
     def send(self, data: bytes | memoryview) -> None:
         """Send all of `data`."""
         self.sent_bytes += len(data)
         unsent = memoryview(data)
         while unsent:
-            unsent = unsent[self._attempt(selectors.EVENT_WRITE, self.connection.send, unsent):]
+            unsent = unsent[self._attempt(selectors.EVENT_WRITE, partial(self.connection.send, unsent)):]
 
     def send_file(self, file: BinaryIO, count: int, moved: Callable[[int], None] = ignore) -> None:
         """Send the next `count` bytes of `file` without a copy in this process, where the system can."""
@@ -227,6 +242,9 @@ class Wire:
     @contextmanager
     def coding(self) -> Iterator[None]:
         """Take turns with other threads at encoding or decoding; a turn ends at the latest when this wire must wait."""
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            with suppress(OSError):  # not TCP
+                self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._take_turn()
         try:
             yield
@@ -238,8 +256,11 @@ class Wire:
         self._turn_left_bytes = TURN_BYTES
 
     def _end_turn(self) -> None:
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            self._move_to(bytearray(max(SMALL_BUFFER_BYTES, len(self.pending))))
         self._turn_left_bytes = None
-        _turns.end()
+        _turns.end(lent)
 
     def has_answer(self) -> bool:
         """Tell, without waiting, whether the other side has said something (or left)."""
@@ -251,12 +272,30 @@ class Wire:
         except OSError:
             return True
 
-    def _grow(self) -> None:
-        grown = bytearray(max(BUFFER_BYTES, 2 * len(self._buffer)))
+    def make_room(self) -> None:
+        """Have a large buffer: many bytes are to come."""
+        if len(self._buffer) < BUFFER_BYTES:
+            self._move_to(bytearray(BUFFER_BYTES))
+
+    def _move_to(self, buffer: bytearray) -> None:
+        """Go on in another buffer, which has room for all that is pending."""
         rest = self._end - self._start
-        grown[:rest] = self._view[self._start:self._end]
-        self._buffer, self._view = grown, memoryview(grown)
+        buffer[:rest] = self.pending
+        self._buffer, self._view = buffer, memoryview(buffer)
         self._start, self._end = 0, rest
+
+    def _fill(self) -> int:
+        """Receive what is there, in the room behind pending; return how many bytes that was."""
+        rest = self._end - self._start
+        if self._turn_left_bytes is not None and self._lent is None and rest < TURN_BUFFER_BYTES:
+            self._lent = _turns.lend()
+            self._move_to(self._lent)
+        elif self._start and (rest < 64 or self._end == len(self._buffer)):
+            self._view[:rest] = self.pending
+            self._start, self._end = 0, rest
+        if self._end == len(self._buffer):
+            self._move_to(bytearray(max(BUFFER_BYTES, 2 * len(self._buffer))))
+        return self.connection.recv_into(self._view[self._end:])
 
     def _left_s(self, wait_s: float | None = None) -> float:
         left_s = self._deadline - time.monotonic()
@@ -264,17 +303,19 @@ class Wire:
             raise TimeoutError("batas waktu total terlampaui")
         return min(self._idle_s if wait_s is None else wait_s, left_s)
 
-    def _attempt(self, event: int, operation: Callable[[memoryview], int], view: memoryview,
-                 wait_s: float | None = None) -> int:
-        """Receive into, or send from, `view`: at once, or else when the socket is ready for `event`.
+    def _attempt(self, event: int, operation: Callable[[], int], wait_s: float | None = None) -> int:
+        """Receive or send what is possible: at once, or else when the socket is ready for `event`.
 
         A socket with a timeout would do the waiting for us, but asks the kernel twice for every piece, and each
         time lets go of the GIL, which 50 other threads are after.
         """
         left_s = self._left_s(wait_s)
+        if self._turn_left_bytes is not None and self._turn_left_bytes < 0:
+            self._end_turn()
+            self._take_turn()
         while True:
             try:
-                count = operation(view)
+                count = operation()
             except BlockingIOError:
                 self._wait(event, left_s)
             except (TimeoutError, ConnectionError):
@@ -284,9 +325,6 @@ class Wire:
             else:
                 if self._turn_left_bytes is not None:
                     self._turn_left_bytes -= count
-                    if self._turn_left_bytes < 0:
-                        self._end_turn()
-                        self._take_turn()
                 return count
 
     def _wait(self, event: int, most_s: float) -> None:
@@ -315,17 +353,23 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
     while True:
         view = wire.pending
         if not wrapped:
-            piece, whole = b"", len(view) & ~3
-            with suppress(binascii.Error):
-                piece = binascii.a2b_base64(view[:whole])
-            if len(piece) != whole // 4 * 3:  # something was skipped, so not all of it is base64
-                whole = _PLAIN.match(view).end() & ~3  # type: ignore[union-attr]
-                piece = binascii.a2b_base64(view[:whole])
-            if whole:
+            tail = bytes(view[-TAIL_BYTES:])  # where a body ends, what follows is short: decode only up to there
+            clean = len(view) - len(tail) + _PLAIN.match(tail).end()  # type: ignore[union-attr]
+            try:
+                piece = binascii.a2b_base64(view[:clean & ~3])
+            except binascii.Error:
+                piece = b""
+            if len(piece) != clean // 4 * 3:  # something was skipped, so not all of it is base64
+                clean = _PLAIN.match(view).end()  # type: ignore[union-attr]
+                piece = binascii.a2b_base64(view[:clean & ~3])
+            if piece:
                 yield piece
                 del piece  # the next wait may be long, and there may be many of us
-                wire.use(whole)
+                wire.use(clean & ~3)
+            if clean == len(view):
+                wire.receive_body()
                 continue
+            view = view[clean & ~3:]
         text = bytes(view)
         empty_line = None if in_json else _EMPTY_LINE.search(text)
         if quote:
@@ -335,9 +379,7 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
         else:
             end, after = empty_line.span() if empty_line else (-1, 0)
         ended = end >= 0
-        if not ended and not wrapped and not text.translate(None, _ALPHABET):
-            end = after = 0  # less than a group, and still clean: wait for the rest
-        elif not ended:
+        if not ended:
             wrapped = True
             unsure, most = (b"\\", 1) if in_json else (b"\r\n", 3)  # what may go on in the next bytes
             end = after = max(len(text.rstrip(unsure)), len(text) - most)
@@ -352,8 +394,7 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
         wire.use(after)
         if ended:
             return
-        if not wire.receive():
-            raise Truncated("koneksi berakhir di tengah isi file")
+        wire.receive_body()
 
 
 def _decode_padded(text: bytes) -> bytes:
@@ -370,14 +411,15 @@ def _decode_padded(text: bytes) -> bytes:
 
 def raw_pieces(wire: Wire, count: int) -> Iterator[memoryview]:
     """Yield the next `count` bytes as they arrive, each piece valid until the next; raises Truncated."""
+    wire.make_room()
     while count:
         view = wire.pending[:count]
         if view:
             yield view
             wire.use(len(view))
             count -= len(view)
-        elif not wire.receive():
-            raise Truncated("koneksi berakhir di tengah isi file")
+        else:
+            wire.receive_body()
 
 
 class Request(NamedTuple):
@@ -686,6 +728,9 @@ class _Text:
 
     def setblocking(self, flag: bool) -> None:
         """Nothing here waits."""
+
+    def setsockopt(self, *option: int) -> None:
+        """Nothing here is sent."""
 
     def recv_into(self, view: memoryview) -> int:
         count = min(len(view), len(self._left))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import random
 import socket
@@ -31,6 +32,9 @@ class Script:
 
     def setblocking(self, flag: bool) -> None:
         """Nothing here waits."""
+
+    def setsockopt(self, *option: int) -> None:
+        """Nothing here is sent."""
 
     def recv_into(self, view: memoryview) -> int:
         if not self.pieces:
@@ -293,6 +297,24 @@ class Replies(unittest.TestCase):
         self.assertEqual(read_reply(wire_of(*pieces)).reply["data"], names)
 
 
+class Work(unittest.TestCase):
+    """How often the bytes of a body are gone through."""
+
+    def test_no_part_of_a_long_body_is_decoded_twice(self) -> None:
+        body = base64.b64encode(random.Random(1).randbytes(300_000))
+        decode = binascii.a2b_base64
+        for quote, after in ((None, b"\r\n\r\n"), (b'"', b'","data_crc32":"01234567"}\r\n\r\n')):
+            with self.subTest(after=after), mock.patch("binascii.a2b_base64", side_effect=decode) as decoder:
+                wire = wire_of(*(body[at:at + 100_000] for at in range(0, len(body), 100_000)), after)
+                wire.make_room()
+                while len(wire.pending) < len(body) + len(after):
+                    wire.receive()
+                size_bytes = sum(len(piece) for piece in file_protocol.decode_base64(wire, quote, quote is not None))
+                self.assertEqual(size_bytes, 300_000)
+                decoded_bytes = sum(len(call.args[0]) for call in decoder.call_args_list)
+                self.assertLess(decoded_bytes, len(body) + 100)
+
+
 class Turns(unittest.TestCase):
     """Threads that encode or decode take turns; here only one of them at a time."""
 
@@ -327,9 +349,10 @@ class Turns(unittest.TestCase):
         self.assertEqual(self.had_turns, [0, 1, 2, 3, 4])
 
     def test_a_turn_ends_after_so_many_bytes(self) -> None:
-        wire = wire_of(bytes(600), bytes(600))
+        wire = wire_of(bytes(600), bytes(600), bytes(600))
         with mock.patch("file_protocol.TURN_BYTES", 1000), wire.coding():
             self.another("other")
+            wire.receive()
             wire.receive()
             self.assertEqual(self.had_turns, [])
             wire.receive()
@@ -343,6 +366,53 @@ class Turns(unittest.TestCase):
                 self.another("other", lambda: there.send(b"x"))
                 self.assertTrue(wire.receive())
         self.assertEqual(self.had_turns, ["other"])
+
+    def test_the_buffer_of_a_turn_goes_to_the_next_and_what_was_in_it_stays(self) -> None:
+        first, second = wire_of(b"A" * 5000), wire_of(b"B" * 5000, b"C" * 900)
+        with first.coding():
+            first.receive()
+            lent = first._buffer
+            self.assertEqual(len(lent), file_protocol.TURN_BUFFER_BYTES)
+        with second.coding():
+            second.receive()
+            self.assertTrue(second._buffer is lent)
+            second.use(4000)
+        second.receive()
+        self.assertFalse(second._buffer is lent)
+        self.assertTrue(bytes(first.pending) == b"A" * 5000)
+        self.assertTrue(bytes(second.pending) == b"B" * 1000 + b"C" * 900)
+
+    def test_the_buffer_goes_on_while_a_wire_waits(self) -> None:
+        other = wire_of(b"B" * 900)
+        here, there = socket.socketpair()
+
+        def act() -> None:
+            other._turn_left_bytes = 1000  # this thread has the turn
+            other.receive()
+            other._end_turn()
+            self.turns.take()
+            there.send(b"A" * 800)
+
+        with here, there:
+            wire = Wire(here, WAIT_S, WAIT_S)
+            there.send(b"A" * 200)
+            with wire.coding():
+                wire.receive()
+                self.another("other", act)
+                wire.receive()
+                self.assertEqual(bytes(wire.pending), b"A" * 1000)
+        self.assertEqual(bytes(other.pending), b"B" * 900)
+        self.assertEqual(len(self.turns._spare_buffers), 1)
+
+    @unittest.skipUnless(hasattr(socket, "TCP_NOTSENT_LOWAT"), "this system lets a sender go ahead as it likes")
+    def test_little_is_encoded_ahead_of_what_goes_out(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener, \
+                socket.create_connection(listener.getsockname()) as connection:
+            wire = Wire(connection, 0.1, WAIT_S)
+            with suppress(TimeoutError), wire.coding():
+                while wire.sent_bytes < 100e6:  # nobody reads
+                    wire.send(bytes(60_000))
+            self.assertLess(wire.sent_bytes, 1e6)
 
     def test_whatever_happens_a_turn_ends(self) -> None:
         with suppress(ZeroDivisionError), wire_of().coding():
