@@ -33,7 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from file_client_cli import Server, remote_get, remote_list, remote_upload
 from file_client_stress_test import MB, Row, measured_from, summarise
-from file_protocol import BUFFER_BYTES, END, FILE_PIECE_BYTES, Request, RequestReader, Wire, encode_request, read_reply
+from file_protocol import (
+    BUFFER_BYTES, END, FILE_PIECE_BYTES, TURN_BUFFER_BYTES, Request, RequestReader, Wire, encode_request, read_reply,
+)
 from tests.support import ServerProcess, run_script, wait_until
 
 MODES = ("thread", "process")
@@ -140,7 +142,7 @@ def send_base64(connection: socket.socket, path: Path) -> None:
 
 def receive_base64(connection: socket.socket, target: Path | None) -> None:
     """Receive, decode, check and, if there is a `target`, write."""
-    buffer = memoryview(bytearray(BUFFER_BYTES))
+    buffer = memoryview(bytearray(TURN_BUFFER_BYTES))
     crc32 = have = 0
     with open(target or os.devnull, "wb", buffering=0) as out:
         while count := connection.recv_into(buffer[have:]):
