@@ -272,16 +272,16 @@ class Wire:
         except OSError:
             return True
 
-    def make_room(self) -> None:
-        """Have a large buffer: many bytes are to come."""
-        if len(self._buffer) < BUFFER_BYTES:
-            self._move_to(bytearray(BUFFER_BYTES))
+    def make_room(self, count: int) -> None:
+        """Have a buffer for `count` bytes that are to come, or as large a one as a wire may have for itself."""
+        if len(self._buffer) < min(count, BUFFER_BYTES):
+            self._move_to(bytearray(min(count, BUFFER_BYTES)))
 
     def _move_to(self, buffer: bytearray) -> None:
-        """Go on in another buffer, which has room for all that is pending."""
-        rest = self._end - self._start
-        buffer[:rest] = self.pending
-        self._buffer, self._view = buffer, memoryview(buffer)
+        """Go on at the start of `buffer`, the same or another, which has room for all that is pending."""
+        rest, view = self._end - self._start, memoryview(buffer)
+        view[:rest] = self.pending
+        self._buffer, self._view = buffer, view
         self._start, self._end = 0, rest
 
     def _fill(self) -> int:
@@ -291,8 +291,7 @@ class Wire:
             self._lent = _turns.lend()
             self._move_to(self._lent)
         elif self._start and (rest < 64 or self._end == len(self._buffer)):
-            self._view[:rest] = self.pending
-            self._start, self._end = 0, rest
+            self._move_to(self._buffer)
         if self._end == len(self._buffer):
             self._move_to(bytearray(max(BUFFER_BYTES, 2 * len(self._buffer))))
         return self.connection.recv_into(self._view[self._end:])
@@ -351,10 +350,9 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
     rest = b""  # of a group of four characters; only once the body is known to be wrapped
     wrapped = False
     while True:
-        view = wire.pending
         if not wrapped:
-            tail = bytes(view[-TAIL_BYTES:])  # where a body ends, what follows is short: decode only up to there
-            clean = len(view) - len(tail) + _PLAIN.match(tail).end()  # type: ignore[union-attr]
+            view = wire.pending  # where a body ends, what follows is short: decode only up to there
+            clean = _PLAIN.match(view, max(len(view) - TAIL_BYTES, 0)).end()  # type: ignore[union-attr]
             try:
                 piece = binascii.a2b_base64(view[:clean & ~3])
             except binascii.Error:
@@ -369,8 +367,7 @@ def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Ite
             if clean == len(view):
                 wire.receive_body()
                 continue
-            view = view[clean & ~3:]
-        text = bytes(view)
+        text = bytes(wire.pending)
         empty_line = None if in_json else _EMPTY_LINE.search(text)
         if quote:
             end, after = text.find(quote), text.find(quote) + 1
@@ -411,7 +408,7 @@ def _decode_padded(text: bytes) -> bytes:
 
 def raw_pieces(wire: Wire, count: int) -> Iterator[memoryview]:
     """Yield the next `count` bytes as they arrive, each piece valid until the next; raises Truncated."""
-    wire.make_room()
+    wire.make_room(count)
     while count:
         view = wire.pending[:count]
         if view:

@@ -306,7 +306,7 @@ class Work(unittest.TestCase):
         for quote, after in ((None, b"\r\n\r\n"), (b'"', b'","data_crc32":"01234567"}\r\n\r\n')):
             with self.subTest(after=after), mock.patch("binascii.a2b_base64", side_effect=decode) as decoder:
                 wire = wire_of(*(body[at:at + 100_000] for at in range(0, len(body), 100_000)), after)
-                wire.make_room()
+                wire.make_room(file_protocol.BUFFER_BYTES)
                 while len(wire.pending) < len(body) + len(after):
                     wire.receive()
                 size_bytes = sum(len(piece) for piece in file_protocol.decode_base64(wire, quote, quote is not None))
