@@ -1,7 +1,5 @@
 """The served folder: which names are valid, listing, reading, atomic writing, deleting.
 
-Everything here is about files. Nothing here knows of JSON, sockets, threads or the current directory.
-
 Three rules hold for every operation:
 
 * A name is one plain file name. It never leads out of the folder, whatever the client sends.
@@ -12,13 +10,20 @@ Three rules hold for every operation:
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 10):  # every script imports this one first, so none of them ends in a traceback
+    print("galat: perlu Python 3.10 atau lebih baru, ini", sys.version.split()[0], file=sys.stderr)
+    raise SystemExit(2)
+
 import ntpath
 import os
+import re
 import secrets
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 try:
@@ -28,6 +33,7 @@ except ImportError:  # Windows: there an open file cannot be deleted, which prot
 
 NAME_LIMIT_BYTES = 255  # what ext4, APFS and NTFS can store
 TEMPORARY_PREFIX = ".unggah-"  # starts with a dot, so no client can name or see it
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{16}")
 
 # Never follow a link put in place of the file, never wait for the writer of a FIFO.
 _OPEN_FLAGS = os.O_RDONLY
@@ -57,15 +63,6 @@ def check_name(name: str) -> None:
         raise FileError("nama file tidak boleh memuat karakter kontrol")
 
 
-def is_valid_name(name: str) -> bool:
-    """Tell whether check_name() accepts `name`."""
-    try:
-        check_name(name)
-    except FileError:
-        return False
-    return True
-
-
 class FileInterface:
     """The files of one folder, by name."""
 
@@ -74,19 +71,18 @@ class FileInterface:
         self.directory = directory.resolve()
         os.scandir(self.directory).close()
 
-    def sizes(self) -> dict[str, int]:
+    def list(self) -> dict[str, int]:
         """Return the size in bytes of each regular file, by name, in the order of the names."""
         found = {}
         with os.scandir(self.directory) as entries:
             for entry in entries:
-                try:
-                    if is_valid_name(entry.name) and entry.is_file(follow_symlinks=False):
+                with suppress(FileError, FileNotFoundError):  # a name that no client can use; just deleted
+                    check_name(entry.name)
+                    if entry.is_file(follow_symlinks=False):
                         found[entry.name] = entry.stat(follow_symlinks=False).st_size
-                except FileNotFoundError:
-                    pass  # deleted while we looked: then it is not there
         return dict(sorted(found.items()))
 
-    def open(self, name: str) -> tuple[BinaryIO, int]:
+    def get(self, name: str) -> tuple[BinaryIO, int]:
         """Open a file for reading; return it, unbuffered, and its size in bytes.
 
         Whoever holds the open file keeps seeing this version, even if the name is replaced or deleted.
@@ -107,8 +103,8 @@ class FileInterface:
             raise _missing(name)
         return os.fdopen(descriptor, "rb", buffering=0), status.st_size
 
-    def create(self, name: str, size_bytes: int = 0) -> NewFile:
-        """Begin to write a file, of `size_bytes` if that is known: a context manager with write() and commit().
+    def upload(self, name: str, size_bytes: int = 0) -> NewFile:
+        """Return a NewFile to write; `size_bytes` is its size, if that is known.
 
         Raises FileError if there is no room for it, or if the name is invalid or taken by something that is
         not a regular file; OSError if the disk fails.
@@ -129,19 +125,17 @@ class FileInterface:
             raise _missing(name) from None
 
     def remove_debris(self) -> int:
-        """Delete what killed writers left behind, never what a living one still writes; return how many."""
+        """Delete the temporary files of writers that were killed, and nothing else; return how many."""
         removed = 0
-        for path in self.directory.glob(TEMPORARY_PREFIX + "*"):
-            try:
-                with open(path, "rb") as file:
+        for path in self.directory.iterdir():
+            if _TEMPORARY_NAME.fullmatch(path.name) and _is_regular(path):
+                with suppress(OSError), open(path, "rb") as file:  # still being written, or gone already
                     if fcntl:
                         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        path.unlink()
-                if not fcntl:
+                    else:
+                        file.close()  # Windows deletes no open file
                     path.unlink()
-                removed += 1
-            except OSError:
-                pass  # still being written, or gone already
+                    removed += 1
         return removed
 
     def _existing(self, name: str) -> Path:
@@ -158,29 +152,29 @@ class NewFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(8))
-        self._file = open(self._temporary, "xb")
+        self._file = open(self._temporary, "xb", buffering=0)
         if fcntl:
             fcntl.flock(self._file, fcntl.LOCK_EX)  # says "alive" to remove_debris(), until we close or die
-        self.write = self._file.write
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of `data`. Raises OSError."""
+        unwritten = memoryview(data)
+        while unwritten:
+            unwritten = unwritten[self._file.write(unwritten):]
 
     def __enter__(self) -> NewFile:
         return self
 
     def commit(self) -> None:
         """Give the file its name, in one step, over whatever had it before. Raises OSError."""
-        self._file.flush()
         if os.name == "nt":
             self._file.close()  # Windows moves no open file
         os.replace(self._temporary, self._path)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        try:
+    def __exit__(self, *error: object) -> None:
+        with suppress(OSError):
             self._file.close()
-        except OSError:
-            pass  # a full disk says so again when the rest of the buffer is flushed
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        self._temporary.unlink(missing_ok=True)
 
 
 def _is_regular(path: Path) -> bool:

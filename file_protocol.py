@@ -1,178 +1,101 @@
 """The wire: requests, replies and bodies, as bytes; both directions, for servers and clients.
 
-Strategy. A `Wire` is a connected socket with one buffer, which the kernel fills in place, and with
-deadlines. Above it are readers that take from the buffer what they understand, remember where they
-stopped, and return None when they need more, so every byte is looked at once. A body is decoded and
-handed on piece by piece: no file is ever whole in memory, on either side.
-
-A request is ``VERB [PARAMETER ...]``; an answer is one JSON object and an empty line:
-
-    LIST                                        {"status":"OK","data":["name", ...],"data_ukuran":[N, ...]}
-    GET name                                    {"status":"OK", ... "data_file":"<base64>","data_crc32":"..."}
-    UPLOAD name <base64>                        {"status":"OK","data":"...", ... "data_crc32":"..."}
-    DELETE name                                 {"status":"OK","data":"...","data_namafile":"name"}
-    STATS                                       {"status":"OK","data":{...}}
-    GET_RAW name                                {"status":"OK", ... "data_ukuran":N}, then N bytes
-    UPLOAD_RAW name N, then N bytes             as UPLOAD
+A `Connection` only buffers; the readers above it search and consume what it has received, and ask for more.
+The kernel keeps the time-outs, so each piece of a file costs one system call. Bodies are decoded and passed
+on in pieces: no file is ever whole in memory. docs/protocol.md describes the requests and replies.
 """
 
 from __future__ import annotations
 
-import argparse
 import binascii
 import errno
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
 import re
-import selectors
 import shlex
-import signal
 import socket
+import struct
 import sys
-import threading
 import time
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
-from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
-from file_interface import FileError, FileInterface
+from file_interface import FileError as FileError, FileInterface, check_name as check_name
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 46666
-
 END = b"\r\n\r\n"
-LINE_LIMIT_BYTES = 64 * 1024  # a command line, without the body
+LINE_LIMIT_BYTES = 4 * 1024  # a command line, without the body
 REPLY_LIMIT_BYTES = 64 * 1024 * 1024  # a reply, without the file in it
 SILENCE_S = 0.2  # after this, an unterminated command counts as whole
 UNKNOWN_REQUEST = "request tidak dikenali"
 MISSING_PARAMETER = "parameter {} kurang"
+FILE_PIECE_BYTES = 60 * 1024  # to encode at a time: 3 divides it, so there is no padding inside a body
+SENDFILE_PIECE_BYTES = 64 * 1024  # after so many bytes of one sendfile() the kernel's time-out begins anew
+SMALL_BUFFER_BYTES = 4 * 1024  # of a connection that carries no file
+BUFFER_BYTES = 384 * 1024  # of one that does
+TAIL_BYTES = 64  # room for what comes after a body: blanks and an empty line, or the last keys of a reply
 
-# Sizes chosen by measuring. b2a_base64() first takes twice the room: 60 KiB keeps that below the 128 KiB from
-# which malloc maps fresh memory for every object. A large receive buffer makes a thread give up the GIL less often.
-FILE_PIECE_BYTES = 60 * 1024  # 3 divides it: no padding inside a body
-SMALL_BUFFER_BYTES = 4 * 1024  # until more is known to come
-BUFFER_BYTES = 384 * 1024
-TURN_BUFFER_BYTES = 1536 * 1024  # while decoding: larger, for there are only as many as there are turns
-SWITCH_INTERVAL_S = 0.1  # for sys.setswitchinterval(): 50 threads that wait for the GIL wake up this often, in vain,
-# because whoever holds it lets go by itself at its next read or write, a millisecond from now
-CODERS = 2  # threads of a process that encode or decode at a time: more would only pass the GIL around
-TURN_BYTES = 4 * 1024 * 1024  # on the wire, for each of them, when others wait for a turn
-UNSENT_BYTES = 256 * 1024  # to encode ahead of what goes out; more would be for clients whose turn is late
-TAIL_BYTES = 64  # of what is pending: room for the keys after a file in an answer, so for an empty line too
-SENDFILE_PIECE_BYTES = 1024 * 1024  # between two looks at the clock
-
-_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-_EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
+_WORD = rb"""(?:"(?:[^"\\\n]|\\[^\n])*"|'[^'\n]*'|\\[^\n]|[^\s"'\\])+"""  # as shlex.split() sees it
+_UPLOAD = re.compile(rb"UPLOAD[ \t]+" + _WORD + rb"[ \t]+", re.IGNORECASE)  # up to a body on the same line
+_HTTP = re.compile(rb"(?:^|\s)HTTP/[0-9.]+\s*\Z", re.IGNORECASE)
+_BLANKS = re.compile(rb"[ \t\r\n]*")
 _PLAIN = re.compile(rb"[A-Za-z0-9+/]*")
-_PADDED = re.compile(rb"[^=]*={0,2}")
-_BLANK = b" \t\r\n"
+_PADDED = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
+# How a base64 body ends, by the quotation mark it began with; in quotes, an empty line is an error.
+_BODY_ENDS = {b"": re.compile(rb"\n\r?\n"), b'"': re.compile(rb'"|\n\r?\n'), b"'": re.compile(rb"'|\n\r?\n")}
+_REPLY_END = re.compile(END)
+_REPLY_END_OR_FILE = re.compile(END + rb'|"data_file"[ \t\r\n]*:[ \t\r\n]*"')
 
-_VERB = re.compile(rb"[A-Za-z_]{1,16}")
-_FILE_VALUE = re.compile(rb'"data_file"[ \t\r\n]*:[ \t\r\n]*"')
-
-_REASONS = {
+_PARAMETERS = {"LIST": 0, "STATS": 0, "GET": 1, "DELETE": 1, "GET_RAW": 1, "UPLOAD": 1, "UPLOAD_RAW": 2}
+_UPLOADS = ("UPLOAD", "UPLOAD_RAW")
+_ERROR_TEXTS = {
     errno.ENOENT: "tidak ada", errno.EISDIR: "itu folder", errno.ENOTDIR: "itu bukan folder",
     errno.EACCES: "tidak diizinkan", errno.EPERM: "tidak diizinkan", errno.ENOSPC: "disk penuh",
     errno.EDQUOT: "kuota disk habis", errno.EADDRINUSE: "port sedang dipakai program lain",
     errno.EADDRNOTAVAIL: "alamat itu bukan milik mesin ini", errno.EMFILE: "terlalu banyak file terbuka",
-    errno.ECONNREFUSED: "ditolak", errno.ECONNRESET: "diputus di seberang", errno.EPIPE: "diputus di seberang",
-    errno.EROFS: "disk hanya dapat dibaca", errno.EFBIG: "file terlalu besar", errno.EIO: "disk rusak",
+    errno.ECONNREFUSED: "ditolak", errno.ECONNRESET: "diputus di seberang",
+    errno.EPIPE: "diputus di seberang", errno.EROFS: "disk hanya dapat dibaca", errno.EIO: "disk rusak",
 }
-
-_PARAMETERS = {"LIST": 0, "STATS": 0, "GET": 1, "DELETE": 1, "GET_RAW": 1, "UPLOAD": 1, "UPLOAD_RAW": 2}
-_SENT_BARE = {"LIST", "STATS", "GET", "DELETE", "GET_RAW"}  # some clients end these by silence alone
 
 
 class ProtocolError(Exception):
-    """What came is not the protocol; the text is for people, in Indonesian.
+    """What came is not the protocol; the text is for people."""
 
-    `framing_lost` tells that the end of the bad message is unknown: nothing more can be read after it.
-    """
+    framing_lost = True  # nothing more can be read after it
 
-    def __init__(self, message: str, framing_lost: bool = True) -> None:
-        super().__init__(message)
-        self.framing_lost = framing_lost
+
+class BadCommand(ProtocolError):
+    """A command that costs only itself: its end is known, so the next one can be read."""
+
+    framing_lost = False
 
 
 class Truncated(ProtocolError):
-    """The other side ended in the middle of a message."""
+    """The peer ended in the middle of a message."""
 
 
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # poll() knows no largest descriptor
+def no_progress(count: int) -> None:
+    """Default progress callback: does nothing."""
 
 
-def has_gil() -> bool:
-    """Tell whether only one thread at a time runs Python here: not so in a free-threaded build, since 3.13."""
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+class Connection:
+    """A connected socket, the bytes received but not yet consumed, and the deadlines.
 
-
-class _Turns:
-    """A semaphore that is strictly first come, first served: so threads share the time evenly.
-
-    It keeps the buffers for those whose turn it is, and hands on the one that was used last.
+    Raises TimeoutError where one wait for the peer takes `idle_s` seconds, or all of them `total_s` since the
+    last restart_deadline(); ConnectionError where the connection breaks.
     """
 
-    def __init__(self, count: int) -> None:
-        self._lock = threading.Lock()
-        self._free = count
-        self._waiting: deque[threading.Lock] = deque()
-        self._spare_buffers: list[bytearray] = []
-
-    def take(self) -> None:
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            given = threading.Lock()
-            given.acquire()
-            self._waiting.append(given)
-        given.acquire()
-
-    def end(self, buffer: bytearray | None = None) -> None:
-        """End a turn, and give back the buffer that was lent for it, if any."""
-        with self._lock:
-            if buffer is not None:
-                self._spare_buffers.append(buffer)
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._free += 1
-
-    def lend(self) -> bytearray:
-        """Return a buffer for the length of a turn."""
-        with self._lock:
-            return self._spare_buffers.pop() if self._spare_buffers else bytearray(TURN_BUFFER_BYTES)
-
-
-_turns = _Turns(CODERS if has_gil() else sys.maxsize)  # as global as the GIL, which it spares
-
-
-def ignore(count: int) -> None:
-    """Nobody wants to know."""
-
-
-class Wire:
-    """A connected socket, the bytes received but not yet used, and the deadlines.
-
-    Every wait for the other side ends after `idle_s` seconds, and all waits together at the moment set
-    by restart_deadline(). Then TimeoutError is raised. A connection that breaks raises ConnectionError.
-    """
-
-    def __init__(self, connection: socket.socket, idle_s: float, total_s: float) -> None:
-        self.connection = connection
-        connection.setblocking(False)
-        self._idle_s = idle_s
-        self._total_s = total_s
+    def __init__(self, sock: socket.socket, idle_s: float, total_s: float) -> None:
+        self._sock = sock
+        sock.setblocking(True)
+        self._idle_s, self._total_s = idle_s, total_s
+        self._limit_s = 0.0  # that the kernel has been told
         self._buffer = bytearray(SMALL_BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
-        self._start = self._end = 0
-        self._turn_left_bytes: int | None = None  # while coding()
-        self._lent: bytearray | None = None  # a large buffer, until the turn ends
+        self._start = self._end = 0  # of what is pending in it
         self.sent_bytes = 0
         self.first_byte_at: float | None = None  # time.perf_counter() of the first byte received
         self.restart_deadline()
@@ -183,37 +106,35 @@ class Wire:
 
     @property
     def pending(self) -> memoryview:
-        """The bytes received and not yet used; valid until the next receive()."""
-        return self._view[self._start:self._end]
+        """The bytes received and not yet consumed; valid until the next receive()."""
+        return memoryview(self._buffer)[self._start:self._end]
 
-    def use(self, count: int) -> None:
+    def consume(self, count: int) -> None:
         """Drop the first `count` pending bytes."""
         self._start += count
 
-    def skip(self, characters: bytes) -> None:
-        """Drop pending bytes as long as they are among `characters`."""
-        while self._start < self._end and self._buffer[self._start] in characters:
-            self._start += 1
-
-    def find(self, wanted: bytes, offset: int) -> int:
-        """Return where `wanted` begins in pending, looked for from `offset` on, or -1."""
-        at = self._buffer.find(wanted, self._start + max(offset, 0), self._end)
-        return at - self._start if at >= 0 else -1
+    def take(self, count: int) -> bytes:
+        """Return the first `count` pending bytes, and drop them."""
+        self._start += count
+        return bytes(self._buffer[self._start - count:self._start])
 
     def receive(self, wait_s: float | None = None) -> bool:
-        """Wait for bytes and append them to pending; return False when the other side has ended.
-
-        The wait is at most `wait_s` seconds, where given, instead of the idle time.
-        """
-        count = self._attempt(selectors.EVENT_READ, self._fill, wait_s)
+        """Wait `wait_s` (or the idle time) for more pending bytes; return False if the peer has ended."""
+        rest, size = self._end - self._start, len(self._buffer)
+        if self._end == size or rest < TAIL_BYTES:  # make room: a full small buffer becomes a large one
+            larger = BUFFER_BYTES if size < BUFFER_BYTES else 2 * size if rest == size else size
+            buffer = bytearray(larger) if self._end == size != larger else self._buffer
+            memoryview(buffer)[:rest] = self.pending
+            self._buffer, self._start, self._end = buffer, 0, rest
+        count = self._wait_for(wait_s, self._sock.recv_into, memoryview(self._buffer)[self._end:])
         if count and self.first_byte_at is None:
             self.first_byte_at = time.perf_counter()
         self._end += count
         return count > 0
 
-    def receive_body(self) -> None:
-        """Wait for more of a body; raises Truncated when the other side has ended."""
-        if not self.receive():
+    def receive_body(self, wait_s: float | None = None) -> None:
+        """Wait for more of a body as receive() does; raises Truncated when the peer has ended."""
+        if not self.receive(wait_s):
             raise Truncated("koneksi berakhir di tengah isi file")
 
     def send(self, data: bytes | memoryview) -> None:
@@ -221,492 +142,116 @@ class Wire:
         self.sent_bytes += len(data)
         unsent = memoryview(data)
         while unsent:
-            unsent = unsent[self._attempt(selectors.EVENT_WRITE, partial(self.connection.send, unsent)):]
+            unsent = unsent[self._wait_for(None, self._sock.send, unsent):]
 
-    def send_file(self, file: BinaryIO, count: int, moved: Callable[[int], None] = ignore) -> None:
-        """Send the next `count` bytes of `file` without a copy in this process, where the system can."""
-        position = file.tell()
-        end = position + count
+    def send_file(self, file: BinaryIO, count: int, on_bytes: Callable[[int], None] = no_progress) -> None:
+        """Send the next `count` bytes of an unbuffered file; raises OSError if there are fewer."""
+        position, end = file.tell(), file.tell() + count
         while position < end:
-            self.connection.settimeout(self._left_s())  # sendfile() wants a socket that waits
-            try:
-                sent = self.connection.sendfile(file, position, min(SENDFILE_PIECE_BYTES, end - position))
-            finally:
-                self.connection.setblocking(False)
+            piece = file.fileno(), position, min(SENDFILE_PIECE_BYTES, end - position)
+            sent = self._wait_for(None, os.sendfile, self._sock.fileno(), *piece)
             if not sent:
                 raise OSError("file menjadi lebih pendek saat dikirim")
             position += sent
             self.sent_bytes += sent
-            moved(sent)
+            on_bytes(sent)
+        file.seek(end)
 
-    @contextmanager
-    def coding(self) -> Iterator[None]:
-        """Take turns with other threads at encoding or decoding; a turn ends at the latest when this wire must wait."""
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            with suppress(OSError):  # not TCP
-                self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        self._take_turn()
+    def readable(self) -> bool:
+        """Return True if the peer has sent data or closed, without blocking."""
         try:
-            yield
-        finally:
-            self._end_turn()
-
-    def _take_turn(self) -> None:
-        _turns.take()
-        self._turn_left_bytes = TURN_BYTES
-
-    def _end_turn(self) -> None:
-        lent, self._lent = self._lent, None
-        if lent is not None:
-            self._move_to(bytearray(max(SMALL_BUFFER_BYTES, len(self.pending))))
-        self._turn_left_bytes = None
-        _turns.end(lent)
-
-    def has_answer(self) -> bool:
-        """Tell, without waiting, whether the other side has said something (or left)."""
-        try:
-            self.connection.recv(1, socket.MSG_PEEK)
-            return True
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
-            return True
+            pass  # it broke: the next receive() tells how
+        return True
 
-    def make_room(self, count: int) -> None:
-        """Have a buffer for `count` bytes that are to come, or as large a one as a wire may have for itself."""
-        if len(self._buffer) < min(count, BUFFER_BYTES):
-            self._move_to(bytearray(min(count, BUFFER_BYTES)))
-
-    def _move_to(self, buffer: bytearray) -> None:
-        """Go on at the start of `buffer`, the same or another, which has room for all that is pending."""
-        rest, view = self._end - self._start, memoryview(buffer)
-        view[:rest] = self.pending
-        self._buffer, self._view = buffer, view
-        self._start, self._end = 0, rest
-
-    def _fill(self) -> int:
-        """Receive what is there, in the room behind pending; return how many bytes that was."""
-        rest = self._end - self._start
-        if self._turn_left_bytes is not None and self._lent is None and rest < TURN_BUFFER_BYTES:
-            self._lent = _turns.lend()
-            self._move_to(self._lent)
-        elif self._start and (rest < 64 or self._end == len(self._buffer)):
-            self._move_to(self._buffer)
-        if self._end == len(self._buffer):
-            self._move_to(bytearray(max(BUFFER_BYTES, 2 * len(self._buffer))))
-        return self.connection.recv_into(self._view[self._end:])
-
-    def _left_s(self, wait_s: float | None = None) -> float:
+    def _wait_for(self, wait_s: float | None, operation: Callable[..., int], *arguments: object) -> int:
+        """Return what a blocking call returns; the kernel ends it after `wait_s` or at the deadline."""
         left_s = self._deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("batas waktu total terlampaui")
-        return min(self._idle_s if wait_s is None else wait_s, left_s)
-
-    def _attempt(self, event: int, operation: Callable[[], int], wait_s: float | None = None) -> int:
-        """Receive or send what is possible: at once, or else when the socket is ready for `event`.
-
-        A socket with a timeout would do the waiting for us, but asks the kernel twice for every piece, and each
-        time lets go of the GIL, which 50 other threads are after.
-        """
-        left_s = self._left_s(wait_s)
-        if self._turn_left_bytes is not None and self._turn_left_bytes < 0:
-            self._end_turn()
-            self._take_turn()
-        while True:
-            try:
-                count = operation()
-            except BlockingIOError:
-                self._wait(event, left_s)
-            except (TimeoutError, ConnectionError):
-                raise
-            except OSError as error:
-                raise ConnectionError(str(error)) from error
-            else:
-                if self._turn_left_bytes is not None:
-                    self._turn_left_bytes -= count
-                return count
-
-    def _wait(self, event: int, most_s: float) -> None:
-        coding = self._turn_left_bytes is not None
-        if coding:
-            self._end_turn()
+        limit_s = max(0.001, min(self._idle_s if wait_s is None else wait_s, left_s))  # 0 would be for ever
+        if limit_s != self._limit_s:
+            timeval = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self._sock.setsockopt(socket.SOL_SOCKET, option, timeval)
+            self._limit_s = limit_s
         try:
-            with _Selector() as selector:
-                selector.register(self.connection, event)
-                if not selector.select(most_s):
-                    raise TimeoutError("waktu tunggu habis")
-        finally:
-            if coding:
-                self._take_turn()
+            return operation(*arguments)
+        except BlockingIOError:
+            raise TimeoutError("waktu tunggu habis") from None
 
 
-def decode_base64(wire: Wire, quote: bytes | None, in_json: bool = False) -> Iterator[bytes]:
-    """Yield a base64 body, decoded, as it arrives; use it up to its end, and the end too.
+def decode_base64(connection: Connection, quote: bytes = b"", in_json: bool = False) -> Iterator[bytes]:
+    """Yield a base64 body, decoded, as it arrives; its end, which is consumed, is `quote` or an empty line.
 
-    The end is `quote`, or an empty line where `quote` is None. Line breaks inside are skipped, and so are
-    JSON's escapes for them if `in_json`. After padding a new piece may begin (``QUI=QUI=`` is ABAB).
-    Raises ProtocolError for anything else, Truncated if the other side ends first.
+    Line breaks inside are skipped, and JSON's escapes if `in_json`; after padding a new piece may begin
+    (``QUI=QUI=`` is ABAB). Raises ProtocolError for anything else.
     """
-    rest = b""  # of a group of four characters; only once the body is known to be wrapped
-    wrapped = False
-    while True:
-        if not wrapped:
-            view = wire.pending  # where a body ends, what follows is short: decode only up to there
-            clean = _PLAIN.match(view, max(len(view) - TAIL_BYTES, 0)).end()  # type: ignore[union-attr]
-            try:
-                piece = binascii.a2b_base64(view[:clean & ~3])
-            except binascii.Error:
-                piece = b""
-            if len(piece) != clean // 4 * 3:  # something was skipped, so not all of it is base64
-                clean = _PLAIN.match(view).end()  # type: ignore[union-attr]
-                piece = binascii.a2b_base64(view[:clean & ~3])
-            if piece:
-                yield piece
-                del piece  # the next wait may be long, and there may be many of us
-                wire.use(clean & ~3)
-            if clean == len(view):
-                wire.receive_body()
-                continue
-        text = bytes(wire.pending)
-        empty_line = None if in_json else _EMPTY_LINE.search(text)
-        if quote:
-            end, after = text.find(quote), text.find(quote) + 1
-            if empty_line and not 0 <= end < empty_line.start():
-                raise ProtocolError("tanda kutip di awal isi file tidak ditutup")
-        else:
-            end, after = empty_line.span() if empty_line else (-1, 0)
-        ended = end >= 0
-        if not ended:
-            wrapped = True
-            unsure, most = (b"\\", 1) if in_json else (b"\r\n", 3)  # what may go on in the next bytes
-            end = after = max(len(text.rstrip(unsure)), len(text) - most)
-        text = text[:end]
-        if in_json and b"\\" in text:
-            text = text.replace(b"\\/", b"/").replace(b"\\n", b"").replace(b"\\r", b"")
-        text = rest + text.translate(None, b"\r\n")
-        whole = len(text) if ended else len(text) & ~3
-        if whole:
-            yield _decode_padded(text[:whole])
-        rest = text[whole:]
-        wire.use(after)
-        if ended:
-            return
-        wire.receive_body()
+    rest, ended = b"", False  # the rest of a group of four characters, where line breaks come in between
+    while not ended:
+        view = connection.pending
+        # Only its end is searched: a2b_base64() skips what is not base64, so the length tells the rest.
+        plain = _PLAIN.match(view, max(len(view) - TAIL_BYTES, 0)).end()  # type: ignore[union-attr]
+        more, used = plain == len(view), 0 if rest else plain & ~3
+        piece = b""
+        with suppress(binascii.Error):
+            piece = binascii.a2b_base64(view[:used])
+        if rest or len(piece) != used // 4 * 3 or not (used or more):
+            text, used, ended = _cut_wrapped(bytes(view), quote, in_json)
+            text = rest + text
+            whole = len(text) if ended else len(text) & ~3
+            piece, rest = _decode_padded(text[:whole]), text[whole:]
+            more = not ended
+        connection.consume(used)
+        if piece:
+            yield piece
+        del piece, view  # the next wait may be long
+        if more:
+            connection.receive_body()
+
+
+def _cut_wrapped(text: bytes, quote: bytes, in_json: bool) -> tuple[bytes, int, bool]:
+    """Return the base64 characters in `text`, how many bytes are used, and whether the body ends."""
+    end = _BODY_ENDS[quote].search(text)
+    if end and quote not in end[0]:
+        raise ProtocolError("tanda kutip di awal isi file tidak ditutup")
+    # What may begin the end, or an escape, is left for next time.
+    cut = text[:end.start()].rstrip(b" \t\r\n") if end else text.rstrip(b" \t\r\n\\")
+    if not end and len(text) - len(cut) > TAIL_BYTES:
+        raise ProtocolError("isi file tidak berakhir dengan baris kosong")
+    used = end.end() if end else len(cut)
+    if in_json:
+        cut = cut.replace(b"\\/", b"/").replace(b"\\n", b"").replace(b"\\r", b"")
+    return cut.translate(None, b"\r\n"), used, end is not None
 
 
 def _decode_padded(text: bytes) -> bytes:
     """Decode whole groups of four, with padding anywhere; raise ProtocolError where the strict rules fail."""
-    if text.translate(None, _ALPHABET + b"="):
-        raise ProtocolError("isi file bukan base64: ada karakter di luar alfabetnya")
-    pieces = []
-    for part in _PADDED.findall(text):
-        if len(part) % 4:
-            raise ProtocolError("isi file bukan base64: ada kelompok yang tidak utuh")
-        pieces.append(binascii.a2b_base64(part))
-    return b"".join(pieces)
+    parts = _PADDED.findall(text)
+    if sum(map(len, parts)) < len(text) or any(len(part) % 4 for part in parts):
+        raise ProtocolError("isi file bukan base64 yang utuh")
+    return b"".join(map(binascii.a2b_base64, parts))
 
 
-def raw_pieces(wire: Wire, count: int) -> Iterator[memoryview]:
-    """Yield the next `count` bytes as they arrive, each piece valid until the next; raises Truncated."""
-    wire.make_room(count)
-    while count:
-        view = wire.pending[:count]
-        if view:
-            yield view
-            wire.use(len(view))
-            count -= len(view)
-        else:
-            wire.receive_body()
-
-
-class Request(NamedTuple):
-    """A command, and its body where it has one: pieces of file bytes, to be used before the next command.
-
-    `guessed` tells that nothing ended the command but silence, or the end of what the client sends.
-    """
-
-    verb: str
-    parameters: list[str]
-    body: Iterator[bytes | memoryview]
-    guessed: bool
-
-
-class RequestReader:
-    """Finds the requests in what a Wire receives: every form in which the clients of this course send them."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self._forget()
-
-    def _forget(self) -> None:
-        self._scanned = 0  # pending bytes that were looked at
-        self._words = 0  # words that ended, the verb among them
-        self._in_word = self._escaped = False
-        self._quote = 0
-
-    @property
-    def begun(self) -> bool:
-        """Whether part of a request is here already."""
-        return len(self._wire.pending) > 0
-
-    def next(self) -> Request | None:
-        """Return the next request, or None when the client has ended.
-
-        Raises ProtocolError, TimeoutError and ConnectionError.
-        """
-        while (line := self._command()) is None:
-            whole = self._could_be_whole()
-            try:
-                more = self._wire.receive(SILENCE_S if whole else None)
-            except TimeoutError:
-                if not whole:
-                    raise
-                more = False
-            if not more:  # silence after a whole command, or the client half-closed: this is all of it
-                if not self.begun:
-                    return None
-                return self._parse(*self._take(len(self._wire.pending)), guessed=True)
-        return self._parse(*line)
-
-    def _command(self) -> tuple[bytes, bool] | None:
-        """Look at the bytes that are new; return the command if it is complete, and whether a body follows it
-        on the same line. The rules for quotes are those of shlex, which parses the whole command later."""
-        wire = self._wire
-        if not self._scanned:
-            wire.skip(_BLANK)
-        pending = wire.pending
-        for at in range(self._scanned, len(pending)):
-            byte = pending[at]
-            if byte == 0x0A:  # a line ends even inside quotes: no valid name goes on
-                return self._take(at + 1)
-            if self._escaped:
-                self._escaped = False
-            elif self._quote:
-                self._escaped = byte == 0x5C and self._quote == 0x22
-                if byte == self._quote:
-                    self._quote = 0
-            elif byte in b" \t":
-                self._words += self._in_word
-                if self._in_word and self._words == 2 and self._verb() == "UPLOAD":
-                    return self._take(at + 1, same_line=True)
-                self._in_word = False
-            else:
-                self._in_word = True
-                self._escaped = byte == 0x5C
-                self._quote = byte if byte in b"\"'" else 0
-        self._scanned = len(pending)
-        if self._scanned > LINE_LIMIT_BYTES:
-            self._take(self._scanned)  # raises
-        return None
-
-    def _take(self, count: int, same_line: bool = False) -> tuple[bytes, bool]:
-        if count > LINE_LIMIT_BYTES:
-            raise ProtocolError(f"baris perintah lebih dari {LINE_LIMIT_BYTES} byte")
-        line = bytes(self._wire.pending[:count])
-        self._wire.use(count)
-        self._forget()
-        return line, same_line
-
-    def _verb(self) -> str:
-        match = _VERB.match(self._wire.pending)
-        return match.group().decode("ascii").upper() if match else ""
-
-    def _could_be_whole(self) -> bool:
-        """Whether the unterminated line is a known command with all it needs, as far as one can see."""
-        if not self.begun or self._quote or self._escaped:
-            return False
-        verb = self._verb()
-        return verb in _SENT_BARE and self._words + self._in_word > _PARAMETERS[verb]
-
-    def _parse(self, line: bytes, same_line: bool, guessed: bool = False) -> Request:
-        try:
-            verb, *parameters = shlex.split(line.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise ProtocolError("perintah bukan UTF-8 yang sah") from None
-        except ValueError:
-            raise ProtocolError("tanda kutip dalam perintah tidak berpasangan") from None
-        verb = verb.upper()
-        if verb not in _PARAMETERS:
-            raise ProtocolError(UNKNOWN_REQUEST, framing_lost=False)
-        if len(parameters) < _PARAMETERS[verb]:
-            # A bare UPLOAD_RAW is how a client finds out whether it is known here.
-            raise ProtocolError(MISSING_PARAMETER.format(verb), framing_lost="UPLOAD" in verb and bool(parameters))
-        if len(parameters) > _PARAMETERS[verb] > 0:
-            raise ProtocolError(f"parameter {verb} terlalu banyak; nama berspasi perlu tanda kutip",
-                                framing_lost="UPLOAD" in verb)
-        if verb == "UPLOAD":
-            return Request(verb, parameters, self._base64_body(same_line), guessed)
-        if verb == "UPLOAD_RAW":
-            if not re.fullmatch("[0-9]{1,15}", parameters[1]):
-                raise ProtocolError(f"ukuran tidak sah: {parameters[1][:32]}")
-            return Request(verb, parameters, self._raw_body(int(parameters[1])), guessed)
-        return Request(verb, parameters, iter(()), guessed)
-
-    def _peek(self) -> int:
-        """Return the next byte without using it; raises Truncated."""
-        while not self.begun:
-            if not self._wire.receive():
-                raise Truncated("koneksi berakhir sebelum isi file")
-        return self._wire.pending[0]
-
-    def _base64_body(self, same_line: bool) -> Iterator[bytes]:
-        while (byte := self._peek()) in b" \t":
-            self._wire.use(1)
-        if byte in b"\"'":
-            self._wire.use(1)
-            yield from decode_base64(self._wire, bytes([byte]))
-        elif byte in b"\r\n" and not same_line:
-            raise ProtocolError("isi file tidak ada")  # to store an empty file, send an empty pair of quotes
-        else:
-            yield from decode_base64(self._wire, None)
-
-    def _raw_body(self, size_bytes: int) -> Iterator[memoryview]:
-        for expected in b"\r\n":
-            if self._peek() != expected:
-                raise ProtocolError("UPLOAD_RAW harus diikuti baris kosong")
-            self._wire.use(1)
-        yield from raw_pieces(self._wire, size_bytes)
-
-
-class Reply(NamedTuple):
-    """The end of a reply. The rest has been sent; these last bytes are left to the caller, who counts first:
-    so whoever has read a reply to its end is already in the counts."""
-
-    tail: bytes
-    ok: bool
-    framing_lost: bool = False  # the request was not used up: nothing more can be read after it
-
-
-def encode_reply(status: str, data: object = None, **fields: object) -> bytes:
-    """Return a whole reply: `status`, then `data` unless None, then `fields`."""
-    reply = {"status": status} | ({} if data is None else {"data": data}) | fields
-    # ASCII only, because the course's client decodes 16 bytes at a time.
-    return json.dumps(reply, separators=(",", ":")).encode("ascii") + END
-
-
-def error_reply(message: str) -> bytes:
-    """Return a whole reply that refuses."""
-    return encode_reply("ERROR", message)
-
-
-class FileProtocol:
-    """Answers requests with the files of one folder."""
-
-    def __init__(self, files: FileInterface, stats: Callable[[], dict[str, Any]],
-                 moved: Callable[[int], None] = ignore) -> None:
-        """`stats` gives what STATS answers; `moved` is told of file bytes as they go over, either way."""
-        self._files = files
-        self._stats = stats
-        self._moved = moved
-        self._handlers: dict[str, Callable[[Request, Wire], Reply]] = {
-            "LIST": self._list, "GET": self._get, "GET_RAW": self._get_raw, "DELETE": self._delete,
-            "STATS": self._send_stats,
-        }
-
-    def answer(self, request: Request, wire: Wire, waited_s: float = 0.0) -> Reply:
-        """Do what was asked and send the reply, all but its tail.
-
-        `waited_s` is how long the client waited for a worker, which an uploader cannot see by itself.
-        An expected refusal is a reply as well. Raises ConnectionError or TimeoutError when the client is
-        gone, and OSError when the disk fails under a reply that has begun, which then must not be ended.
-        """
-        sent_bytes = wire.sent_bytes
-        try:
-            if "UPLOAD" in request.verb:
-                return self._upload(request, wire, waited_s)
-            return self._handlers[request.verb](request, wire)
-        except FileError as refusal:
-            message = str(refusal)
-        except OSError as error:
-            if isinstance(error, (ConnectionError, TimeoutError)) or wire.sent_bytes > sent_bytes:
-                raise
-            message = f"server tidak dapat mengerjakannya: {reason(error)}"
-        return Reply(error_reply(message), ok=False, framing_lost="UPLOAD" in request.verb)
-
-    def proses_string(self, string_datamasuk: str) -> str:
-        """Run one whole command and return the reply as text, without the empty line at its end.
-
-        This is the way in that the course's FileProtocol had; the servers use answer().
-        """
-        text = _Text(string_datamasuk.encode("utf-8") + END)
-        wire = Wire(cast(socket.socket, text), idle_s=1, total_s=3600)
-        try:
-            request = RequestReader(wire).next()
-            textual = request and not request.verb.endswith("_RAW")
-            reply = self.answer(request, wire).tail if request and textual else error_reply(UNKNOWN_REQUEST)
-        except ProtocolError as error:
-            reply = error_reply(str(error))
-        return (bytes(text.sent) + reply).removesuffix(END).decode("ascii")
-
-    def _list(self, request: Request, wire: Wire) -> Reply:
-        sizes_bytes = self._files.sizes()
-        return Reply(encode_reply("OK", list(sizes_bytes), data_ukuran=list(sizes_bytes.values())), ok=True)
-
-    def _delete(self, request: Request, wire: Wire) -> Reply:
-        name = request.parameters[0]
-        self._files.delete(name)
-        return Reply(encode_reply("OK", f"{name} sudah dihapus", data_namafile=name), ok=True)
-
-    def _send_stats(self, request: Request, wire: Wire) -> Reply:
-        return Reply(encode_reply("OK", self._stats()), ok=True)
-
-    def _get(self, request: Request, wire: Wire) -> Reply:
-        name = request.parameters[0]
-        file, size_bytes = self._files.open(name)
-        with file:
-            unsent = encode_reply("OK", data_namafile=name, data_ukuran=size_bytes, data_file="")
-            unsent = unsent.removesuffix(b'"}' + END)
-            crc32 = 0
-            with wire.coding():
-                for piece in _file_pieces(file, size_bytes):
-                    wire.send(unsent)
-                    crc32 = zlib.crc32(piece, crc32)
-                    unsent = binascii.b2a_base64(piece, newline=False)
-                    self._moved(len(piece))
-        return Reply(unsent + b'","data_crc32":"%08x"}' % crc32 + END, ok=True)
-
-    def _get_raw(self, request: Request, wire: Wire) -> Reply:
-        name = request.parameters[0]
-        file, size_bytes = self._files.open(name)
-        with file:
-            head = encode_reply("OK", data_namafile=name, data_ukuran=size_bytes)
-            last_bytes = min(size_bytes, FILE_PIECE_BYTES)  # the tail, which the caller sends
-            if size_bytes > last_bytes:
-                wire.send(head)
-                wire.send_file(file, size_bytes - last_bytes, self._moved)
-                head = b""
-            tail = b"".join(bytes(piece) for piece in _file_pieces(file, last_bytes))
-        self._moved(last_bytes)
-        return Reply(head + tail, ok=True)
-
-    def _upload(self, request: Request, wire: Wire, waited_s: float) -> Reply:
-        name = request.parameters[0]
-        size_bytes = crc32 = 0
-        announced_bytes = int(request.parameters[1]) if request.verb == "UPLOAD_RAW" else 0
-        try:
-            with self._files.create(name, announced_bytes) as file:
-                with wire.coding() if request.verb == "UPLOAD" else nullcontext():
-                    for piece in request.body:
-                        crc32 = zlib.crc32(piece, crc32)
-                        file.write(piece)
-                        size_bytes += len(piece)
-                        self._moved(len(piece))
-                        del piece
-                file.commit()
-        except ProtocolError as error:
-            return Reply(error_reply(str(error)), ok=False, framing_lost=True)
-        except TimeoutError:
-            return Reply(error_reply("waktu habis sebelum isi file lengkap"), ok=False, framing_lost=True)
-        return Reply(encode_reply("OK", f"{name} sudah disimpan", data_namafile=name, data_ukuran=size_bytes,
-                                  data_crc32=f"{crc32:08x}", data_antre_s=round(waited_s, 6)), ok=True)
+def raw_pieces(connection: Connection, size_bytes: int) -> Iterator[memoryview]:
+    """Yield the next `size_bytes` as they arrive, each piece valid until the next; raises Truncated."""
+    while size_bytes:
+        while not connection.pending:
+            connection.receive_body()
+        view = connection.pending[:size_bytes]
+        yield view
+        connection.consume(len(view))
+        size_bytes -= len(view)
 
 
 def _file_pieces(file: BinaryIO, size_bytes: int) -> Iterator[memoryview]:
-    """Yield the next `size_bytes` of an unbuffered file through one buffer; raises OSError if there are fewer."""
+    """Yield the next `size_bytes` of an unbuffered file, in one buffer; raises OSError if there are fewer."""
     view = memoryview(bytearray(min(FILE_PIECE_BYTES, size_bytes)))
     while size_bytes:
-        want = min(len(view), size_bytes)
-        filled = 0
+        filled, want = 0, min(len(view), size_bytes)
         while filled < want:  # a full buffer each time: a length that 3 divides needs no padding
             count: int = file.readinto(view[filled:want])  # type: ignore[attr-defined]
             if not count:
@@ -716,31 +261,242 @@ def _file_pieces(file: BinaryIO, size_bytes: int) -> Iterator[memoryview]:
         size_bytes -= want
 
 
-class _Text:
-    """Looks like a connected socket to a Wire; receives from a text and keeps what is sent."""
-
-    def __init__(self, text: bytes) -> None:
-        self._left = text
-        self.sent = bytearray()
-
-    def setblocking(self, flag: bool) -> None:
-        """Nothing here waits."""
-
-    def setsockopt(self, *option: int) -> None:
-        """Nothing here is sent."""
-
-    def recv_into(self, view: memoryview) -> int:
-        count = min(len(view), len(self._left))
-        view[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
-
-    def send(self, data: memoryview) -> int:
-        self.sent += data
-        return len(data)
+def crc32_of(file: BinaryIO, size_bytes: int) -> int:
+    """Return the CRC-32 of the next `size_bytes` of an unbuffered file; raises OSError if there are fewer."""
+    crc32 = 0
+    for piece in _file_pieces(file, size_bytes):
+        crc32 = zlib.crc32(piece, crc32)
+    return crc32
 
 
-# ---- the client's side
+class Request(NamedTuple):
+    """A command, and its body where it has one: pieces of file bytes, to be used before the next command."""
+
+    verb: str
+    parameters: list[str]
+    body: Iterator[bytes | memoryview]
+    guessed: bool  # nothing ended the command but silence, or the end of what the client sends
+
+    @property
+    def has_body(self) -> bool:
+        """True if nothing more can be read on the connection unless the whole body was."""
+        return self.verb in _UPLOADS
+
+
+class RequestReader:
+    """Finds the requests in what a Connection receives, in every form in which clients send them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._guessed = b""  # the last commands, as far as only silence ended them
+
+    @property
+    def has_partial_request(self) -> bool:
+        """True if part of the next request has arrived. Blanks in front of it are dropped."""
+        self._connection.consume(_BLANKS.match(self._connection.pending).end())  # type: ignore[union-attr]
+        return len(self._connection.pending) > 0
+
+    def next(self) -> Request | None:
+        """Return the next request, or None when the client has ended; raises ProtocolError."""
+        while not (line := self._line()):
+            may_be_whole = self._may_be_whole()
+            try:
+                if self._connection.receive(SILENCE_S if may_be_whole else None):
+                    continue
+            except TimeoutError:
+                if not may_be_whole:
+                    raise
+            line = self._connection.take(len(self._connection.pending))
+            return self._parse(line, guessed=True) if line else None
+        return self._parse(line)
+
+    def _line(self) -> bytes:
+        """Take the command, up to its line break or its body on the same line; b"" if it is not complete."""
+        if not self.has_partial_request:
+            return b""
+        head = bytes(self._connection.pending[:LINE_LIMIT_BYTES + 1])
+        if head.startswith(b"\x16\x03"):
+            raise ProtocolError("ini server file tanpa TLS")
+        upload = _UPLOAD.match(head)
+        line_bytes = upload.end() if upload else head.find(b"\n") + 1  # even inside quotes: no name has any
+        if not line_bytes and len(head) > LINE_LIMIT_BYTES:
+            raise ProtocolError(f"baris perintah lebih dari {LINE_LIMIT_BYTES} byte")
+        return self._connection.take(line_bytes)
+
+    def _may_be_whole(self) -> bool:
+        """Return True if the unterminated line has all that its verb needs, or its verb is unknown."""
+        line = bytes(self._connection.pending).decode("utf-8", "replace")
+        verb = re.split("[ \t]", line)[0].upper()
+        if verb not in _PARAMETERS:
+            return verb != ""
+        try:
+            return verb not in _UPLOADS and len(shlex.split(line)) > _PARAMETERS[verb]
+        except ValueError:  # a quotation mark is still open
+            return False
+
+    def _parse(self, line: bytes, guessed: bool = False) -> Request:
+        # A web page can have a browser post text here. Its first line may come in parts, each after silence.
+        if _HTTP.search(self._guessed + line):
+            raise ProtocolError("ini server file, bukan server web")
+        self._guessed = (self._guessed + line)[-LINE_LIMIT_BYTES:] if guessed else b""
+        try:
+            verb, *parameters = shlex.split(line.decode("utf-8"))
+        except ValueError:
+            raise ProtocolError("perintah bukan UTF-8 yang sah, atau tanda kutip tak berpasangan") from None
+        verb, count = verb.upper(), len(parameters)
+        needed = _PARAMETERS.get(verb)
+        end_is_unknown = guessed if needed is None else verb in _UPLOADS and count > 0
+        error = ProtocolError if end_is_unknown else BadCommand
+        if needed is None:
+            raise error(UNKNOWN_REQUEST)
+        if count < needed:  # a bare UPLOAD_RAW is how a client asks whether it is known
+            raise error(MISSING_PARAMETER.format(verb))
+        if count > needed > 0:
+            raise error(f"parameter {verb} terlalu banyak; nama berspasi perlu tanda kutip")
+        if verb == "UPLOAD":
+            return Request(verb, parameters, self._base64_body(same_line=not line.endswith(b"\n")), guessed)
+        if verb == "UPLOAD_RAW":
+            if not re.fullmatch("[0-9]{1,15}", parameters[1]):
+                raise ProtocolError(f"ukuran tidak sah: {parameters[1][:32]}")
+            return Request(verb, parameters, self._raw_body(int(parameters[1])), guessed)
+        return Request(verb, parameters, iter(()), guessed)
+
+    def _base64_body(self, same_line: bool) -> Iterator[bytes]:
+        """Yield the body of an UPLOAD, quoted or not; an empty line instead is that of an empty file."""
+        first, line_breaks = b"", 0
+        while not first.strip(b" \t\r\n"):
+            no_body = line_breaks > 0 and not same_line  # unless another line break comes soon
+            while not self._connection.pending:
+                self._connection.receive_body(SILENCE_S if no_body else None)
+            first = bytes(self._connection.pending[:1])
+            if first in b"\"' \t\r\n":
+                self._connection.consume(1)
+            line_breaks += first == b"\n"
+            if line_breaks == 2:
+                return
+        if no_body:
+            raise ProtocolError("isi file tidak ada")
+        yield from decode_base64(self._connection, first if first in _BODY_ENDS else b"")
+
+    def _raw_body(self, size_bytes: int) -> Iterator[memoryview]:
+        while len(self._connection.pending) < 2:
+            self._connection.receive_body()
+        if self._connection.take(2) != b"\r\n":
+            raise ProtocolError("UPLOAD_RAW harus diikuti baris kosong")
+        yield from raw_pieces(self._connection, size_bytes)
+
+
+class Reply(NamedTuple):
+    """The end of a reply: the caller sends it after counting, so whoever has read it has been counted."""
+
+    tail: bytes
+    ok: bool
+
+
+def encode_reply(status: str, data: object = None, **fields: object) -> bytes:
+    """Return a whole reply: `status`, then `data` and `fields`, all without those that are None."""
+    reply = {"status": status, "data": data} | fields
+    told = {name: value for name, value in reply.items() if value is not None}
+    return json.dumps(told, separators=(",", ":")).encode("ascii") + END  # clients may decode any part of it
+
+
+class FileProtocol:
+    """Answers requests with the files of a folder; `stats` returns what STATS answers."""
+
+    def __init__(self, files: FileInterface, stats: Callable[[], dict[str, Any]],
+                 on_bytes: Callable[[int], None] = no_progress) -> None:
+        self._files, self._stats, self._on_bytes = files, stats, on_bytes
+
+    def answer(self, request: Request, connection: Connection, waited_s: float | None = None) -> Reply:
+        """Do what was asked and send the reply, a refusal as well, all but its tail.
+
+        `waited_s` is how long the connection waited for a worker. Raises ConnectionError or TimeoutError when
+        the client is gone, OSError when the disk fails under a reply that has begun and must not be ended.
+        """
+        sent_bytes = connection.sent_bytes
+        try:
+            return self._answer(request, connection, waited_s)
+        except (FileError, ProtocolError) as refusal:
+            message = str(refusal)
+        except OSError as error:
+            message = f"server tidak dapat mengerjakannya: {os_error_text(error)}"
+            if isinstance(error, TimeoutError) and request.has_body:
+                message = "waktu habis sebelum isi file lengkap"
+            elif isinstance(error, (ConnectionError, TimeoutError)) or connection.sent_bytes > sent_bytes:
+                raise
+        return Reply(encode_reply("ERROR", message), ok=False)
+
+    def proses_string(self, string_datamasuk: str) -> str:
+        """Run one whole command and return the reply, as the course's FileProtocol does."""
+        here, there = socket.socketpair()
+        with ThreadPoolExecutor(2) as executor, here, there:
+            executor.submit(here.sendall, string_datamasuk.encode("utf-8") + END)
+            reply = executor.submit(here.makefile("rb").read)
+            connection = Connection(there, idle_s=5, total_s=600)
+            try:
+                request = RequestReader(connection).next()
+                connection.send(self.answer(request, connection).tail if request else b"")
+            except (ProtocolError, TimeoutError) as error:
+                connection.send(encode_reply("ERROR", str(error)))
+            there.shutdown(socket.SHUT_WR)
+            return reply.result().removesuffix(END).decode("ascii")
+
+    def _answer(self, request: Request, connection: Connection, waited_s: float | None) -> Reply:
+        name = request.parameters[0] if request.parameters else ""
+        if request.verb in _UPLOADS:
+            reply = self._upload(name, request, waited_s)
+        elif request.verb == "GET":
+            return self._get(name, connection, waited_s)
+        elif request.verb == "GET_RAW":
+            return self._get_raw(name, connection, waited_s)
+        elif request.verb == "LIST":
+            sizes_bytes = self._files.list()
+            reply = encode_reply("OK", list(sizes_bytes), data_ukuran=list(sizes_bytes.values()))
+        elif request.verb == "DELETE":
+            self._files.delete(name)
+            reply = encode_reply("OK", f"{name} sudah dihapus", data_namafile=name)
+        else:
+            reply = encode_reply("OK", self._stats())
+        return Reply(reply, ok=True)
+
+    def _get(self, name: str, connection: Connection, waited_s: float | None) -> Reply:
+        file, size_bytes = self._files.get(name)
+        told = {"data_namafile": name, "data_ukuran": size_bytes, "data_antre_s": waited_s, "data_file": ""}
+        unsent, crc32 = encode_reply("OK", **told).removesuffix(b'"}' + END), 0
+        with file:
+            for piece in _file_pieces(file, size_bytes):
+                connection.send(unsent)
+                crc32 = zlib.crc32(piece, crc32)
+                unsent = binascii.b2a_base64(piece, newline=False)
+                self._on_bytes(len(piece))
+        return Reply(unsent + b'","data_crc32":"%08x"}' % crc32 + END, ok=True)
+
+    def _get_raw(self, name: str, connection: Connection, waited_s: float | None) -> Reply:
+        file, size_bytes = self._files.get(name)
+        unsent = encode_reply("OK", data_namafile=name, data_ukuran=size_bytes, data_antre_s=waited_s)
+        last_bytes = min(size_bytes, FILE_PIECE_BYTES)  # the tail, which the caller sends
+        with file:
+            if size_bytes > last_bytes:
+                connection.send(unsent)
+                connection.send_file(file, size_bytes - last_bytes, self._on_bytes)
+                unsent = b""
+            unsent += b"".join(map(bytes, _file_pieces(file, last_bytes)))
+        self._on_bytes(last_bytes)
+        return Reply(unsent, ok=True)
+
+    def _upload(self, name: str, request: Request, waited_s: float | None) -> bytes:
+        size_bytes = crc32 = 0
+        expected_bytes = int(request.parameters[1]) if request.verb == "UPLOAD_RAW" else 0  # else unknown
+        with self._files.upload(name, expected_bytes) as file:
+            for piece in request.body:
+                crc32 = zlib.crc32(piece, crc32)
+                file.write(piece)
+                size_bytes += len(piece)
+                self._on_bytes(len(piece))
+                del piece
+            file.commit()
+        return encode_reply("OK", f"{name} sudah disimpan", data_namafile=name, data_ukuran=size_bytes,
+                            data_crc32=f"{crc32:08x}", data_antre_s=waited_s)
 
 
 def encode_request(verb: str, *parameters: str) -> bytes:
@@ -753,192 +509,92 @@ def encode_request(verb: str, *parameters: str) -> bytes:
         raise ProtocolError("nama file bukan UTF-8 yang sah") from None
 
 
-def send_file_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[[int], None] = ignore) -> int:
-    """Send the body of an UPLOAD after its command, as base64; return the CRC-32 of the file's bytes.
-
-    `moved` is told of file bytes as they go. Stops early if an answer comes before the end: it can only be a refusal.
-    """
+def send_base64_body(connection: Connection, file: BinaryIO, size_bytes: int,
+                     on_bytes: Callable[[int], None] = no_progress) -> int:
+    """Send the body of an UPLOAD, or less of it if a refusal comes; return the CRC-32 of the file."""
     crc32 = 0
-    wire.send(b" " if size_bytes else b' ""')
-    with wire.coding():
-        for piece in _file_pieces(file, size_bytes):
-            if wire.has_answer():
-                return crc32
-            crc32 = zlib.crc32(piece, crc32)
-            wire.send(binascii.b2a_base64(piece, newline=False))
-            moved(len(piece))
-    wire.send(END)
+    connection.send(b" \r\n")  # suits servers that split at either
+    for number, piece in enumerate(_file_pieces(file, size_bytes)):
+        if number % 16 == 0 and connection.readable():  # about each megabyte
+            return crc32
+        crc32 = zlib.crc32(piece, crc32)
+        connection.send(binascii.b2a_base64(piece, newline=False))
+        on_bytes(len(piece))
+    connection.send(END)
     return crc32
 
 
-def send_raw_body(wire: Wire, file: BinaryIO, size_bytes: int, moved: Callable[[int], None] = ignore) -> None:
-    """Send the body of an UPLOAD_RAW after its command; `moved` and stopping early as send_file_body()."""
-    while size_bytes and not wire.has_answer():
-        piece_bytes = min(size_bytes, SENDFILE_PIECE_BYTES)
-        wire.send_file(file, piece_bytes, moved)
+def send_raw_body(connection: Connection, file: BinaryIO, size_bytes: int,
+                  on_bytes: Callable[[int], None] = no_progress) -> None:
+    """Send the body of an UPLOAD_RAW, or less of it if a refusal comes."""
+    while size_bytes and not connection.readable():
+        piece_bytes = min(size_bytes, BUFFER_BYTES)
+        connection.send_file(file, piece_bytes, on_bytes)
         size_bytes -= piece_bytes
 
 
-def crc32_of(file: BinaryIO, size_bytes: int) -> int:
-    """Return the CRC-32 of the next `size_bytes` of an unbuffered file. Raises OSError if there are fewer."""
-    crc32 = 0
-    for piece in _file_pieces(file, size_bytes):
-        crc32 = zlib.crc32(piece, crc32)
-    return crc32
-
-
 class Received(NamedTuple):
-    """A reply; and of the file in it, if there was one, the size in bytes and the CRC-32."""
+    """A reply, and what came of the file in it."""
 
     reply: dict[str, Any]
     size_bytes: int
     crc32: int
 
 
-def read_reply(wire: Wire, write: Callable[[bytes], object] | None = None) -> Received:
-    """Read one reply; the file in its `data_file` is decoded as it arrives and goes to `write` in pieces.
-
-    The order of the keys does not matter. Raises Truncated, ProtocolError, TimeoutError, ConnectionError.
-    """
-    size_bytes = crc32 = scanned = 0
-    before = b""
-    while True:
-        end = wire.find(END, scanned - len(END))
-        value = _FILE_VALUE.search(wire.pending, max(scanned - 64, 0)) if write and not before else None
-        if write and value and (end < 0 or value.start() < end):
-            before = bytes(wire.pending[:value.end()])
-            wire.use(value.end())
-            with wire.coding():
-                for piece in decode_base64(wire, b'"', in_json=True):
-                    write(piece)
-                    crc32 = zlib.crc32(piece, crc32)
-                    size_bytes += len(piece)
-                    del piece
-            scanned = 0
-            continue
-        if end >= 0:
-            text = before + (b'"' if before else b"") + bytes(wire.pending[:end])
-            wire.use(end + len(END))
-            break
-        scanned = len(wire.pending)
-        if scanned > REPLY_LIMIT_BYTES:
-            raise ProtocolError("jawaban server terlalu panjang")
-        if not wire.receive():
-            raise Truncated("server memutus koneksi sebelum jawabannya lengkap")
+def read_reply(connection: Connection, write: Callable[[bytes], object] | None = None) -> Received:
+    """Read one reply; the file in it goes to `write` in pieces. Raises ProtocolError and OSError."""
+    size_bytes = crc32 = 0
+    text = _take_through(connection, _REPLY_END_OR_FILE if write else _REPLY_END)
+    if write and not text.endswith(END):
+        for piece in decode_base64(connection, b'"', in_json=True):
+            write(piece)
+            crc32 = zlib.crc32(piece, crc32)
+            size_bytes += len(piece)
+            del piece
+        text += b'"' + _take_through(connection, _REPLY_END)
     try:
         reply = json.loads(text)
     except (ValueError, RecursionError):
         raise ProtocolError("jawaban server bukan JSON") from None
-    if not isinstance(reply, dict) or reply.get("status") not in ("OK", "ERROR"):
+    if not isinstance(reply, dict) or not isinstance(reply.get("status"), str):
         raise ProtocolError("jawaban server tanpa status")
     return Received(reply, size_bytes, crc32)
 
 
-# ---- what servers and clients say and measure of themselves, alike
+def _take_through(connection: Connection, pattern: re.Pattern[bytes]) -> bytes:
+    """Return the bytes up to the end of what `pattern` finds."""
+    scanned = 0
+    while not (found := pattern.search(connection.pending, max(scanned - TAIL_BYTES, 0))):
+        scanned = len(connection.pending)
+        if scanned > REPLY_LIMIT_BYTES:
+            raise ProtocolError("jawaban server terlalu panjang")
+        if not connection.receive():
+            raise Truncated("server memutus koneksi sebelum jawabannya lengkap")
+    return connection.take(found.end())
 
 
-def default_start_method() -> str:
-    """Return how worker processes are started: never by a plain fork, which is unsafe once threads are about."""
-    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-
-
-def reason(error: OSError) -> str:
-    """Return why the system refused, for people: in Indonesian where it is common, else as the system says it."""
+def os_error_text(error: OSError) -> str:
+    """Return why the system refused: in Indonesian where it is common, else as the system says it."""
     if isinstance(error, socket.gaierror):
         return "nama host tidak dikenal"
-    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
+    return _ERROR_TEXTS.get(error.errno or 0) or error.strerror or str(error)
 
 
-def depend_on_parent() -> None:
-    """Make this worker process leave Ctrl-C to its parent, and end at once when the parent is gone: killed,
-    a parent cannot stop its workers, and they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only for worker processes"
-
-    def watch(sentinel: int) -> None:
-        multiprocessing.connection.wait([sentinel])
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+def prepare_streams() -> None:
+    """Have closed standard streams lead to os.devnull, and escape what the locale cannot encode."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "rww"[number]))  # takes its number: no socket may get it
+        elif number and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
-def forget_main_file() -> None:
-    """Have worker processes begin without running the script that was started once more. For a script whose
-    functions are all sent to them under the name of a module, and before it starts the first of them."""
-    vars(sys.modules["__main__"]).pop("__file__", None)
-
-
-def peak_rss_bytes(pids: Iterable[int]) -> int | None:
-    """Return the largest resident memory that each living process ever had, added up; None off Linux."""
-    if not os.path.exists("/proc/self/status"):
-        return None
-    total_bytes = 0
-    for pid in set(pids):
-        with suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-            total_bytes += sum(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-    return total_bytes
-
-
-class CommandLine(argparse.ArgumentParser):
-    """argparse in Indonesian, with complaints of one line."""
-
-    _WORDS = (
-        ("argument ", ""), ("expected one argument", "nilainya belum ditulis"),
-        ("unrecognized arguments", "pilihan tidak dikenal"), ("not allowed with", "tidak dapat bersama"),
-        ("invalid choice:", "bukan pilihan:"), ("choose from", "pilih dari"),
-        ("the following arguments are required", "masih kurang"),
-    )
-
-    _HEADINGS = (
-        ("usage: ", "pemakaian: "), ("positional arguments:", "argumen:"), ("options:", "pilihan:"),
-        ("show this help message and exit", "tampilkan bantuan ini"),
-    )
-
-    hint = "lihat --help"
-
-    def format_help(self) -> str:
-        text = super().format_help()
-        for english, indonesian in self._HEADINGS:
-            text = text.replace(english, indonesian)
-        return text
-
-    def error(self, message: str) -> NoReturn:
-        for english, indonesian in self._WORDS:
-            message = message.replace(english, indonesian)
-        self.exit(2, f"galat: {message} ({self.hint})\n")
-
-    def add_address(self, default_port: int | None, warning: str = "") -> None:
-        """Add --host and --port; `warning` tells what another host than loopback means."""
-        self.add_argument("--host", default=DEFAULT_HOST, help=f"alamat server (bawaan: %(default)s) {warning}")
-        self.add_argument("--port", default=default_port, type=whole_number(0 if warning else 1, 65535),
-                          required=default_port is None, help="port server (bawaan: %(default)s)")
-
-
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Return a type for argparse: a whole number from `low` to `high`."""
-    def parse(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} bukan bilangan bulat {low} sampai {high}")
-        return int(text)
-    return parse
-
-
-def seconds(text: str) -> float:
-    """A type for argparse: a time in seconds, more than 0."""
+def say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
+    """Print to `stream` (sys.stderr) and flush; raises KeyboardInterrupt, once, when its reader has left."""
+    stream = stream or sys.stderr
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} bukan jumlah detik yang sah")
-    return value
-
-
-def one_of(choices: Iterable[str]) -> Callable[[str], str]:
-    """Return a type for argparse: one of `choices`."""
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} bukan salah satu dari: {', '.join(choices)}")
-        return text
-    return parse
+        print(text, file=stream, end=end, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise KeyboardInterrupt from None

@@ -1,71 +1,79 @@
-"""The server: listening, accepting, handing a connection to a worker, serving it, shutting down.
+"""The server: accepting, handing a connection to a worker, serving it, shutting down.
 
-``LegacyServer`` starts a thread for each client, as the course's server does. ``PoolServer`` hands each
-client to a worker of a pool. A worker is a thread or a process: EXECUTORS is the one place where the
-difference is made. What a worker does with its connection, serve_connection(), is the same everywhere.
+``LegacyServer`` starts a thread for each client, ``PoolServer`` hands each to a worker of a pool; both do the
+same with it: serve_connection(). make_pool() is the one place where a thread becomes a process.
 
-    accept  ->  hand_over()  ->  serve_connection()  ->  the future is done  ->  close
+    accept  ->  submit  ->  serve_connection()  ->  the future is done  ->  close
 
-The accepting process keeps its own handle on each connection until the worker is done with it. (Pickling
-duplicates it later, in another thread: to close it after submit() would be too soon.) Its last act may be to
-read on for a moment after the last reply, so that the client sees that reply and not a reset.
+The accepting process keeps its handle on each connection until the end: submit() pickles later, in a thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import errno
 import itertools
 import json
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
-import selectors
+import queue
+import select
+import resource
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import resource_sharer
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from multiprocessing import forkserver, resource_sharer, util
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, TextIO
 
 from file_interface import FileInterface
 from file_protocol import (
-    DEFAULT_HOST, DEFAULT_PORT, SWITCH_INTERVAL_S, CommandLine, FileProtocol, ProtocolError, Request, RequestReader,
-    Wire, default_start_method, depend_on_parent, error_reply, forget_main_file, one_of, peak_rss_bytes, reason,
-    seconds, whole_number,
+    DEFAULT_HOST, DEFAULT_PORT, Connection, FileProtocol, ProtocolError, Request, RequestReader, encode_reply,
+    os_error_text, prepare_streams, say,
 )
 
 log = logging.getLogger("server")
 
-DEFAULT_DIRECTORY = Path(__file__).resolve().parent / "files"
-BACKLOG = 1024  # a burst of clients waits here until the accept loop comes round; the kernel may allow less
-MAX_WORKERS = 61 if sys.platform == "win32" else 1000  # Windows cannot wait for more processes than that
-START_ATTEMPTS = 3
+HERE = Path(__file__).resolve().parent
+DEFAULT_DIRECTORY = HERE / "files"
+BACKLOG = 1024  # a burst of clients waits here until it is accepted; the kernel may allow less
+MAX_WORKERS = 1000
+START_PAUSES_S = (0.0, 0.02, 0.1, 0.3, 0.6)  # before each try: a failed fork server needs a moment to end
 START_TIMEOUT_S = 60.0  # for the whole pool to come up
+WATCH_S = 0.1  # how often a starting pool looks whether one of its processes has died
+SOCKET_FOLDER_LIMIT_BYTES = 70  # an AF_UNIX path may have 103 bytes on macOS, and multiprocessing adds 32
 WANTED_DESCRIPTORS = 10240
 OTHER_DESCRIPTORS = 64  # for all that is not a client
-LINGER_S = 2.0  # how long the end of a refused client is waited for
-BUSY = "server sibuk, coba lagi nanti"
-STOPPING = "server sedang berhenti"
+MAX_LINGERING = 32  # connections that were refused and may still hear so
+REST_S = 1.0  # a connection may rest between two requests while others wait for a worker
+TURN_S = 10.0  # one that keeps asking may keep its worker while others wait,
+TURN_REQUESTS = 100  # or for so many requests
+STOP_TIMEOUT_S = 1.0  # for processes to end when they are asked to
+LINGER_S = 0.5  # how long the end of a client that was told goodbye is waited for
+ABORT_S = 0.5  # for workers to give up once their connections are broken
 
 
-class ServerError(Exception):
-    """The server cannot start or go on; the text is for people, in Indonesian."""
+class ServerError(RuntimeError):
+    """A pool or a server cannot start or go on; the text is for people, in Indonesian."""
+
+
+# What a start may end in: EOFError where the fork server is gone, RuntimeError where the executor is broken.
+START_ERRORS = (OSError, RuntimeError, ValueError, EOFError, ImportError, MemoryError)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server is told; workers in other processes get a copy."""
+    """What a server is told; workers in other processes get a copy. Raises ValueError if out of range."""
 
     directory: Path = DEFAULT_DIRECTORY
     host: str = DEFAULT_HOST
@@ -77,186 +85,416 @@ class Settings:
     max_waiting: int = 1024  # connections that may wait for a worker; further ones are told to come back
     grace_s: float = 10.0  # for the requests under way when the server is told to stop
 
-
-# ---- the pool: the one place where a thread becomes a process
-
-
-def thread_pool(settings: Settings, *initializer: Any) -> Executor:
-    """Return a pool of threads; `initializer` is a function for each new worker to call, and its arguments."""
-    return ThreadPoolExecutor(settings.workers, "worker", initializer[0], initializer[1:])
-
-
-def process_pool(settings: Settings, *initializer: Any) -> Executor:
-    """Return a pool of processes; `initializer` is a function for each new worker to call, and its arguments."""
-    context = multiprocessing.get_context(settings.start_method)
-    context.set_forkserver_preload(["file_server"])  # imported once and not by each process (found from its folder)
-    return ProcessPoolExecutor(settings.workers, context, initializer[0], initializer[1:])
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise ValueError(f"jumlah worker harus 1 sampai {MAX_WORKERS}")
+        if not 0 <= self.port <= 65535:
+            raise ValueError("port harus 0 sampai 65535")
+        if not 1 <= self.max_waiting <= 100_000:
+            raise ValueError("--max-waiting harus 1 sampai 100000")
+        limits_s = self.idle_timeout_s, self.total_timeout_s, self.grace_s
+        if not all(0 < limit_s <= 1e6 for limit_s in limits_s):
+            raise ValueError("batas waktu harus lebih dari 0 detik")
 
 
-EXECUTORS = {"thread": thread_pool, "process": process_pool}
+def default_start_method() -> str:
+    """Return "forkserver" where there is one and its socket fits into the temporary folder, else "spawn"."""
+    methods = multiprocessing.get_all_start_methods()
+    return "forkserver" if "forkserver" in methods and _has_short_path(tempfile.gettempdir()) else "spawn"
 
 
-# ---- what the workers count
+def _has_short_path(folder: str) -> bool:
+    return len(os.fsencode(folder)) <= SOCKET_FOLDER_LIMIT_BYTES
+
+
+class Pool(Executor):
+    """What pools have in common. Each is made with (workers, start method, initializer, its arguments)."""
+
+    start_method: str | None = None
+    children: Iterable[multiprocessing.process.BaseProcess] = ()
+    share: Callable[[Any], Any] = staticmethod(lambda kind: kind())  # a zeroed ctypes object for all workers
+    choose_start_method: Callable[[str | None], str | None] = staticmethod(lambda wanted: None)
+
+    def start(self) -> None:
+        """Return when all workers are there, which executors start lazily; raises what keeps one from it."""
+
+    def kill(self) -> None:
+        """Give up a start that failed, and end worker processes at once; a thread cannot be ended."""
+
+    def stop(self, hurry: bool = False) -> None:
+        """End all workers; `hurry` does not wait for those that hang."""
+
+    def check(self) -> None:
+        """Raise ServerError if the pool can never work again."""
+
+    def memory(self) -> tuple[int | None, int | None]:
+        """Return memory_of() this process and its workers."""
+        return memory_of([os.getpid(), *(child.pid or 0 for child in self.children)])
+
+
+class ThreadPerClient(Pool):
+    """A new thread for each task, as in the course's own server; at most `workers` at a time."""
+
+    def __init__(self, workers: int, start_method: None, *begin: Any) -> None:
+        self._initializer, self._begin_args = begin
+        self._free = list(range(workers))  # the indexes that no thread has
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        index = self._free.pop()
+        future.add_done_callback(lambda _: self._free.append(index))
+
+        def run() -> None:
+            try:
+                self._initializer(index, *self._begin_args)
+                future.set_result(function(*args, **options))
+            except BaseException as error:
+                future.set_exception(error)
+
+        try:
+            threading.Thread(target=run, name=f"client-{index}").start()
+        except RuntimeError:  # the system has no more threads to give
+            self._free.append(index)
+            raise
+        return future
+
+
+class ThreadPool(Pool, ThreadPoolExecutor):
+    """Workers that are threads of this process."""
+
+    def __init__(self, workers: int, start_method: None, *begin: Any) -> None:
+        self._barrier = threading.Barrier(workers)
+        super().__init__(workers, "worker", _begin_worker, (self._barrier, *begin))
+
+    def start(self) -> None:
+        for future in [self.submit(os.getpid) for _ in range(self._max_workers)]:
+            future.result()
+
+    def kill(self) -> None:
+        self._barrier.abort()
+
+    def stop(self, hurry: bool = False) -> None:
+        self.shutdown(wait=not hurry, cancel_futures=hurry)
+
+
+class ProcessPool(Pool, ProcessPoolExecutor):
+    """Workers that are processes of their own."""
+
+    share = staticmethod(multiprocessing.RawValue)
+    choose_start_method = staticmethod(lambda wanted: wanted or default_start_method())
+
+    def __init__(self, workers: int, start_method: str | None, *begin: Any) -> None:
+        self.workers = workers
+        self.start_method = self.choose_start_method(start_method)
+        if not _has_short_path(tempfile.gettempdir()):  # connections are handed over through a socket there
+            tempfile.tempdir = next(filter(os.path.isdir, ("/tmp", "/var/tmp")), None)
+        context: Any = multiprocessing.get_context(self.start_method)
+        # Our scripts that are in use here are imported once, by the fork server, and not by each process.
+        context.set_forkserver_preload([path.stem for path in HERE.glob("*.py") if path.stem in sys.modules])
+        stderr = multiprocessing.connection.Connection(os.dup(2), readable=False)  # because that can be sent
+        with _worker_environment():  # what counts the semaphores is a process as well
+            barrier = context.Barrier(workers)
+        super().__init__(workers, context, _begin_process, (stderr, barrier, *begin))
+
+    def start(self) -> None:
+        before = set(multiprocessing.active_children())
+        try:
+            with _worker_environment():
+                if self.start_method == "forkserver":
+                    _start_fork_server()
+                futures = [self.submit(os.getpid) for _ in range(self.workers)]
+        finally:
+            self.children = set(multiprocessing.active_children()) - before
+        sentinels = [child.sentinel for child in self.children]
+        give_up_at = time.monotonic() + START_TIMEOUT_S
+        while wait(futures, WATCH_S).not_done:
+            if len(sentinels) < self.workers or multiprocessing.connection.wait(sentinels, 0):
+                raise ServerError("sebuah proses mati saat dimulai")
+            if time.monotonic() > give_up_at:
+                raise ServerError(f"tidak siap dalam {START_TIMEOUT_S:g} detik")
+        for future in futures:
+            future.result()
+
+    def kill(self) -> None:
+        for child in self.children:
+            child.kill()
+
+    def stop(self, hurry: bool = False) -> None:
+        if hurry:
+            self.kill()
+        force = threading.Timer(STOP_TIMEOUT_S, self.kill)  # for those that do not end when they are asked to
+        with suppress(RuntimeError):  # no thread is to be had
+            force.start()
+        self.shutdown(cancel_futures=hurry)
+        force.cancel()
+        with suppress(OSError):  # the temporary folder is gone
+            resource_sharer.stop(STOP_TIMEOUT_S)  # drops copies of connections that no worker has fetched
+
+    def check(self) -> None:
+        if not os.path.isdir(util.get_temp_dir()):
+            raise ServerError(f"folder sementara {util.get_temp_dir()} hilang; jalankan server lagi")
+
+
+POOLS: dict[str, type[Any]] = {"thread": ThreadPool, "process": ProcessPool, "legacy": ThreadPerClient}
+
+
+def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None = None, *args: Any,
+              start_method: str | None = None) -> Pool:
+    """Return a new pool of `workers` workers of a `kind` in POOLS, all of them alive.
+
+    Each worker has run ``initializer(index, *args)`` with an index of its own, from 0. Raises ServerError.
+    """
+    raise_descriptor_limit()
+    failure: BaseException | None = None
+    for pause_s in START_PAUSES_S:
+        time.sleep(pause_s)
+        pool: Pool | None = None
+        try:
+            pool = POOLS[kind](workers, start_method, initializer, args)
+            pool.start()
+            return pool
+        except BaseException as error:
+            failure = error
+            if pool:
+                pool.kill()
+                with suppress(RuntimeError):  # a thread of its own could not be started
+                    pool.shutdown()  # its threads still close descriptors: not while the next try opens some
+            if not isinstance(error, START_ERRORS):
+                raise
+    text = os_error_text(failure) if isinstance(failure, OSError) else str(failure) or type(failure).__name__
+    if isinstance(failure, EOFError):
+        text = "sistem tidak memberi cukup proses"
+    raise ServerError(f"pool {workers} {kind} tidak dapat dibuat ({text})")
+
+
+@contextmanager
+def _worker_environment() -> Iterator[None]:
+    """Have processes that are started inside import from this folder, never from the current one, and not run
+    the main script again. Raises ServerError where Python cannot be told so."""
+    if sys.version_info < (3, 11) and Path.cwd() != HERE:
+        for path in Path.cwd().glob("*.py"):
+            if path.stem in sys.stdlib_module_names or (HERE / path.name).exists():
+                raise ServerError(f"Python 3.10 di proses worker akan memakai {path}: pindah ke folder lain")
+    before, main = dict(os.environ), vars(sys.modules["__main__"])
+    main_file = {"__file__": main.pop("__file__")} if "__file__" in main else {}
+    places = [str(HERE), *filter(None, [before.get("PYTHONPATH")])]
+    os.environ |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(places)}
+    try:
+        yield
+    finally:
+        main.update(main_file)
+        for name in {"PYTHONSAFEPATH", "PYTHONPATH"} - set(before):
+            del os.environ[name]
+        os.environ |= before
+
+
+def _start_fork_server() -> None:
+    """Start it without our stderr: where it cannot fork, it would end there in a traceback."""
+    ours = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        forkserver.ensure_running()
+    finally:
+        os.dup2(ours, 2)
+        os.close(ours)
+
+
+def _begin_worker(barrier: Any, initializer: Callable[..., object] | None, args: tuple[Any, ...]) -> None:
+    """Bind a new worker to one index; the barrier keeps any from working before all are there."""
+    with suppress(threading.BrokenBarrierError):  # the start was given up
+        index = barrier.wait(START_TIMEOUT_S)
+        if initializer:
+            initializer(index, *args)
+        barrier.wait(START_TIMEOUT_S)
+
+
+def _begin_process(stderr: Any, *begin: Any) -> None:
+    """Begin a worker process: it leaves Ctrl-C to its parent, and ends when that is gone, even if killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only for worker processes"
+
+    def watch(sentinel: int) -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    os.dup2(stderr.fileno(), 2)  # which the fork server does not have
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logging()
+    try:
+        threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+        _begin_worker(*begin)
+    except (OSError, RuntimeError, MemoryError):  # the system has no more: the parent sees us end
+        os._exit(1)
+
+
+def raise_descriptor_limit() -> int:
+    """Allow this process more descriptors where the usual limit is low; return how many it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < WANTED_DESCRIPTORS:
+        soft = WANTED_DESCRIPTORS if hard < 0 else max(soft, min(WANTED_DESCRIPTORS, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft if soft >= 0 else sys.maxsize
+
+
+def memory_of(pids: Iterable[int]) -> tuple[int | None, int | None]:
+    """Return the memory of processes now (the sum of their Pss: shared pages count once) and the largest peak
+    of one of them, in bytes, or None where the system does not tell."""
+    found: dict[str, list[int]] = {"smaps_rollup": [], "status": []}
+    for pid in set(pids):
+        for name, key in (("smaps_rollup", b"Pss:"), ("status", b"VmHWM:")):
+            with suppress(OSError, StopIteration), open(f"/proc/{pid}/{name}", "rb") as file:
+                found[name].append(1024 * int(next(line for line in file if line.startswith(key)).split()[1]))
+    return sum(found["smaps_rollup"]) or None, max(found["status"], default=None)
 
 
 class _Slot(ctypes.Structure):
-    """One worker's counts, written by that worker alone."""
+    """One worker's counts, written by that worker alone: its process, the connection that it began last,
+    whether it has one and answers a request, what came of all requests, and what they cost."""
 
-    _fields_ = [
-        ("pid", ctypes.c_int64),
-        ("connection", ctypes.c_int64),  # the number of the connection last begun
-        ("active", ctypes.c_int64),  # 1 while it has a connection
-        ("busy", ctypes.c_int64),  # 1 while it answers a request
-        ("succeeded", ctypes.c_int64),
-        ("failed", ctypes.c_int64),
-        ("died", ctypes.c_int64),
-        ("file_bytes", ctypes.c_int64),
-        ("cpu_us", ctypes.c_int64),
-    ]
+    _fields_ = [(name, ctypes.c_int64) for name in (
+        "pid", "connection", "active", "busy", "succeeded", "failed", "died", "file_bytes", "cpu_us")]
 
 
 class _Shared(ctypes.Structure):
-    """What the accepting process tells the workers."""
+    """What the accepting process tells the workers. started_at is time.monotonic(), one clock for all."""
 
-    _fields_ = [
-        ("pid", ctypes.c_int64),
-        ("open", ctypes.c_int64),  # connections accepted and not yet done
-        ("refused", ctypes.c_int64),
-        ("stopping", ctypes.c_int64),
-        ("cpu_us", ctypes.c_int64),
-        ("started_at", ctypes.c_double),  # time.monotonic(), one clock for all processes of a machine
-    ]
+    _fields_ = [("started_at", ctypes.c_double), *(
+        (name, ctypes.c_int64) for name in ("pid", "open", "refused", "stopping", "cpu_us"))]
 
 
 class WorkerTable:
-    """The counts of all workers, in memory that threads and processes share alike.
+    """The counts of all workers, in memory that threads or processes share.
 
     Each number has one writer, so nothing is locked; sums may be a moment old, never wrong for good.
     """
 
     def __init__(self, mode: str, workers: int, slots: int, start_method: str | None) -> None:
-        self.mode = mode
-        self.workers = workers
-        self.start_method = start_method
-        context = multiprocessing.get_context(start_method)
-        self.slots = context.RawArray(_Slot, slots)
-        self.shared = context.RawValue(_Shared)
+        """Count in `slots` for the pool `mode` of `workers` (0: no limit). Raises OSError."""
+        pool = POOLS[mode]
+        self.mode, self.workers = mode, workers
+        self.start_method = pool.choose_start_method(start_method)
+        self.slots, self.shared = pool.share(_Slot * slots), pool.share(_Shared)
         self.shared.pid = os.getpid()
         self.shared.started_at = time.monotonic()
+
+    def waiting(self) -> int:
+        """Return how many connections have no worker."""
+        active: int = sum(slot.active for slot in self.slots)
+        return int(max(0, self.shared.open - active))
 
     def stats(self) -> dict[str, Any]:
         """Return the counts as a dict that JSON can carry; see ThreadPoolServer.get_worker_stats()."""
         used = [slot for slot in self.slots if slot.pid]
         shared = self.shared
-        active = sum(slot.active for slot in used)
-        succeeded = sum(slot.succeeded for slot in used)
-        failed = sum(slot.failed for slot in used)
-        file_bytes = sum(slot.file_bytes for slot in used)
+        names = "active", "succeeded", "failed", "file_bytes"
+        active, succeeded, failed, file_bytes = (sum(getattr(slot, name) for slot in used) for name in names)
         uptime_s = time.monotonic() - shared.started_at
-        processes = {slot.pid: slot.cpu_us for slot in used} | {shared.pid: shared.cpu_us}
-        if os.getpid() in processes:
-            processes[os.getpid()] = int(time.process_time() * 1e6)
+        cpu_us = {slot.pid: slot.cpu_us for slot in used} | {shared.pid: shared.cpu_us}
+        if os.getpid() in cpu_us:
+            cpu_us[os.getpid()] = int(time.process_time() * 1e6)
+        memory_bytes, peak_bytes = memory_of(cpu_us)
+        told = "pid", "succeeded", "failed", "died", "busy"
         return {
-            "mode": self.mode,
-            "workers": self.workers,
-            "start_method": self.start_method,
-            "active": active,
-            "waiting": max(0, shared.open - active),
-            "idle": max(0, self.workers - active),
-            "succeeded": succeeded,
-            "failed": failed,
-            "total": succeeded + failed,
-            "refused": shared.refused,
-            "file_bytes": file_bytes,
-            "throughput_byte_per_s": round(file_bytes / uptime_s),
-            "uptime_s": round(uptime_s, 3),
-            "cpu_s": round(sum(processes.values()) / 1e6, 3),
-            "peak_rss_bytes": peak_rss_bytes(processes),
-            "per_worker": [
-                {"pid": slot.pid, "succeeded": slot.succeeded, "failed": slot.failed, "died": slot.died}
-                for slot in used
-            ],
+            "mode": self.mode, "workers": self.workers, "start_method": self.start_method,
+            "active": active, "waiting": max(0, shared.open - active), "idle": max(0, self.workers - active),
+            "succeeded": succeeded, "failed": failed, "total": succeeded + failed, "refused": shared.refused,
+            "file_bytes": file_bytes, "throughput_byte_per_s": round(file_bytes / uptime_s),
+            "uptime_s": round(uptime_s, 3), "cpu_s": round(sum(cpu_us.values()) / 1e6, 3),
+            "memory_bytes": memory_bytes, "peak_memory_bytes": peak_bytes,
+            "per_worker": [{name: getattr(slot, name) for name in told} for slot in used],
         }
-
-
-# ---- the worker: the same for a thread and a process
 
 
 class Worker:
     """Serves one connection after another; knows which files, which limits, and where to count."""
 
-    def __init__(self, settings: Settings, table: WorkerTable, index: int) -> None:
-        self.settings = settings
-        self.table = table
-        self.slot = table.slots[index]
-        self.slot.pid = os.getpid()
-        self.slot.cpu_us = int(time.process_time() * 1e6)  # what starting has cost is no request's
-        self.protocol = FileProtocol(FileInterface(settings.directory), table.stats, self._moved)
+    def __init__(self, index: int, settings: Settings, table: WorkerTable) -> None:
+        self._settings, self._table, self._slot = settings, table, table.slots[index]
+        self._slot.pid = os.getpid()
+        self._slot.cpu_us = int(time.process_time() * 1e6)  # what starting has cost is no request's
+        self._protocol = FileProtocol(FileInterface(settings.directory), table.stats, self._count_bytes)
 
-    def _moved(self, count: int) -> None:
-        self.slot.file_bytes += count
+    def _count_bytes(self, count: int) -> None:
+        self._slot.file_bytes += count
 
-    def serve(self, connection: socket.socket, number: int, accepted_at: float) -> bool:
+    def serve(self, sock: socket.socket, number: int, accepted_at: float) -> None:
         """Answer the requests of one client until it ends; see serve_connection()."""
-        self.slot.connection = number
-        self.slot.active = 1
-        waited_s = time.monotonic() - accepted_at
-        wire = Wire(connection, self.settings.idle_timeout_s, self.settings.total_timeout_s)
-        reader = RequestReader(wire)
-        shared = self.table.shared
+        self._slot.connection = number
+        self._slot.active = 1
+        connection = Connection(sock, self._settings.idle_timeout_s, self._settings.total_timeout_s)
+        reader = RequestReader(connection)
         try:
-            if shared.stopping:  # it has waited in vain
-                wire.send(error_reply(STOPPING))
-                return True
-            while True:
-                wire.restart_deadline()
-                try:
-                    request = reader.next()
-                    if request is None:
-                        return False
-                    if request.guessed and shared.stopping:  # the end was ours: there may be more of the name
-                        wire.send(error_reply(STOPPING))
-                        return True
-                    if self._answer(request, wire, waited_s):
-                        return True
-                except ProtocolError as error:
-                    wire.send(error_reply(str(error)))
-                    if error.framing_lost:
-                        return True
-                if shared.stopping:
-                    return True
+            self._converse(connection, reader, time.monotonic() - accepted_at)
         except TimeoutError:
-            if wire.first_byte_at is None or reader.begun:  # not when it just keeps a served connection open
-                wire.restart_deadline()
-                with suppress(OSError):
-                    wire.send(error_reply("waktu tunggu habis"))
             log.info("koneksi %d: waktu habis", number)
-            return True
-        except ConnectionError as error:
+            if connection.first_byte_at is None or reader.has_partial_request:
+                connection.restart_deadline()
+                with suppress(OSError):
+                    connection.send(encode_reply("ERROR", "waktu tunggu habis"))
+        except OSError as error:
             log.info("koneksi %d: terputus (%s)", number, error)
-            return False
         finally:
-            self.slot.active = 0
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)  # ends the conversation even if another copy stays open
-            if self.table.mode == "process":
-                connection.close()  # pickling made this copy; a thread has the very socket that the server keeps
+            end_conversation(sock)
+            self._slot.active = 0
+            if os.getpid() != self._table.shared.pid:
+                sock.close()  # a copy, by pickling; in a thread it is the very socket that the server keeps
 
-    def _answer(self, request: Request, wire: Wire, waited_s: float) -> bool:
-        """Answer one request, and count it before the last bytes of the reply leave; return whether to end."""
-        slot = self.slot
+    def _converse(self, connection: Connection, reader: RequestReader, waited_s: float | None) -> None:
+        """Answer one request after the other, until nothing more can be read or this worker is needed."""
+        shared = self._table.shared
+        begun_at = time.monotonic()
+        for count in itertools.count(1):
+            if shared.stopping and count > 1:
+                return
+            connection.restart_deadline()
+            try:
+                request = None if shared.stopping else reader.next()
+                if shared.stopping and (request is None or request.guessed):
+                    # It has waited in vain; or the end of the command was guessed, and may be our own doing.
+                    connection.send(encode_reply("ERROR", "server sedang berhenti"))
+                    return
+                if request is None or not self._answer(request, connection, waited_s):
+                    return
+            except ProtocolError as error:
+                connection.send(encode_reply("ERROR", str(error)))
+                if error.framing_lost:
+                    return
+            waited_s = None
+            long_turn = count >= TURN_REQUESTS or time.monotonic() - begun_at >= TURN_S
+            if (long_turn and self._table.waiting()) or not self._next_comes(connection, reader):
+                return
+
+    def _next_comes(self, connection: Connection, reader: RequestReader) -> bool:
+        """Wait for the next request; return False if it does not come, or others need this worker."""
+        connection.restart_deadline()
+        rests_from = time.monotonic()
+        idle_s = self._settings.idle_timeout_s
+        while not reader.has_partial_request and not self._table.shared.stopping:
+            try:
+                if not connection.receive(min(REST_S / 4, idle_s)):
+                    return False
+            except TimeoutError:
+                rested_s = time.monotonic() - rests_from
+                if rested_s >= idle_s or (rested_s >= REST_S and self._table.waiting()):
+                    return False
+        return True
+
+    def _answer(self, request: Request, connection: Connection, waited_s: float | None) -> bool:
+        """Answer one request, counting it before the end of the reply leaves; return whether to go on."""
+        slot = self._slot
         counted = request.verb != "STATS"
         ok = None
         slot.busy = counted
         try:
-            reply = self.protocol.answer(request, wire, waited_s)
+            reply = self._protocol.answer(request, connection, waited_s)
             ok = reply.ok
             slot.busy = 0  # from here on it is counted as what it is, even if this worker is killed
             slot.succeeded += counted and ok
             slot.failed += counted and not ok
-            wire.restart_deadline()  # a reply that says "too late" must still go out
-            wire.send(reply.tail)
-            return reply.framing_lost
+            connection.restart_deadline()  # a reply that says "too late" must still go out
+            connection.send(reply.tail)
+            return ok or not request.has_body
         except BaseException as error:
             slot.succeeded -= counted and ok is True
             slot.failed += counted and ok is not False
@@ -264,8 +502,8 @@ class Worker:
                 raise
             expected = isinstance(error, (ConnectionError, TimeoutError))
             log.log(logging.INFO if expected else logging.ERROR, "%s %s: %s", request.verb,
-                    " ".join(request.parameters), reason(error))
-            return True  # without the end of the reply: so the client sees that it is not whole
+                    " ".join(request.parameters), os_error_text(error))
+            return False  # without the end of the reply: so the client sees that it is not whole
         finally:
             slot.cpu_us = int(time.process_time() * 1e6)
             slot.busy = 0
@@ -274,109 +512,81 @@ class Worker:
 _this_worker = threading.local()  # .worker: set once in each worker, read by the function that the pool calls
 
 
-def _prepare_worker(settings: Settings, table: WorkerTable, barrier: Any) -> None:
-    """Run first in every new worker of a pool."""
-    _this_worker.make = partial(Worker, settings, table)
-    _this_worker.barrier = barrier
-    if table.mode == "process":
-        configure_logging()
-        depend_on_parent()
+def _prepare_worker(index: int, settings: Settings, table: WorkerTable) -> None:
+    _this_worker.worker = Worker(index, settings, table)
 
 
-def _enter_pool(index: int) -> None:
-    """Take place number `index`; no worker is let go before all are here, so each takes exactly one."""
-    _this_worker.worker = _this_worker.make(index)
-    _this_worker.barrier.wait(START_TIMEOUT_S)
+def serve_connection(sock: socket.socket, number: int, accepted_at: float) -> None:
+    """Serve client `number`, accepted at time.monotonic(). This runs in a worker, thread or process."""
+    _this_worker.worker.serve(sock, number, accepted_at)
 
 
-def serve_connection(connection: socket.socket, number: int, accepted_at: float) -> bool:
-    """Serve one client. This is what runs in a worker, thread or process.
+def end_conversation(sock: socket.socket) -> None:
+    """Send no more, and drain the socket until the peer ends, for LINGER_S at most (lingering close).
 
-    `number` is the connection's, counted by the server; `accepted_at` is time.monotonic(). Returns whether
-    the client may still be sending, so that the server should read on for a while before it closes.
+    To close it with unread bytes would reset the connection, and the peer might miss the last reply.
     """
-    worker: Worker = _this_worker.worker
-    return worker.serve(connection, number, accepted_at)
+    with suppress(OSError):  # the peer has left, or time is up
+        sock.shutdown(socket.SHUT_WR)
+        give_up_at = time.monotonic() + LINGER_S
+        sock.settimeout(LINGER_S)
+        while sock.recv(1 << 16) and time.monotonic() < give_up_at:
+            pass
 
 
-# ---- the accepting process
+def end_at_once(sock: socket.socket) -> None:
+    """Break a connection, whoever else has a copy of it."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
-def raise_descriptor_limit() -> int:
-    """Allow this process more descriptors where the usual limit is low; return how many it may have."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return WANTED_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= soft < WANTED_DESCRIPTORS:
-        soft = WANTED_DESCRIPTORS if hard < 0 else max(soft, min(WANTED_DESCRIPTORS, hard))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return soft if soft >= 0 else sys.maxsize
+class _Client(NamedTuple):
+    """A connection in the hands of a worker, or on its way there."""
+
+    number: int
+    sock: socket.socket
+    accepted_at: float
+    future: Future[None]
 
 
 class FileServer:
-    """Accepts connections and sees each to its end; how one is handed over is left to the subclasses.
+    """Accepts connections and sees each to its end; the subclasses choose the pool that serves them.
 
-    Use it as a context manager: inside, it is listening; serve_forever() then runs until stop(). All its
-    state belongs to the thread that runs serve_forever(); others leave it a message and wake it.
+    Inside its context it is listening; serve_forever() then runs until stop(). All state belongs to the
+    thread that runs this; others queue what they have to say, and wake it.
     """
 
-    mode: str
-
-    def __init__(self, settings: Settings, slots: int, max_waiting: int) -> None:
-        """`slots` connections may be in service at once, `max_waiting` more may wait. Raises ServerError."""
+    def __init__(self, settings: Settings, mode: str, workers: int, slots: int, max_waiting: int) -> None:
+        """Have `workers` (0: no limit) serve `slots` connections at a time, while `max_waiting` more wait."""
         self.settings = settings
+        self.hangs = False  # after the end: a worker could not be ended
+        reserved = 2 * slots + OTHER_DESCRIPTORS  # with the files in work and the copies for processes
+        self._capacity = min(slots + max_waiting, raise_descriptor_limit() - reserved)
+        if self._capacity < slots or slots < 1:
+            raise ServerError(f"terlalu sedikit file boleh terbuka untuk {slots} worker (lihat: ulimit -n)")
         try:
             self.files = FileInterface(settings.directory)
             self.files.remove_debris()
+            self.table = WorkerTable(mode, workers, slots, settings.start_method)
         except OSError as error:
-            raise ServerError(f"folder tidak dapat dipakai: {settings.directory} ({reason(error)})") from None
-        start_method = settings.start_method if self.mode == "process" else None
-        self.table = WorkerTable(self.mode, settings.workers, slots, start_method)
-        reserved = 2 * slots + OTHER_DESCRIPTORS  # with the files in work and the copies for processes
-        self._capacity = min(slots + max_waiting, raise_descriptor_limit() - reserved)
-        if self._capacity < slots:
-            raise ServerError(f"batas jumlah file terbuka terlalu kecil untuk {slots} worker (lihat: ulimit -n)")
+            raise ServerError(f"{settings.directory} tidak dapat dilayani ({os_error_text(error)})") from None
         self._numbers = itertools.count(1)
-        self._open: dict[int, _Open] = {}  # accepted and not done
-        self._done: deque[int] = deque()  # their numbers, once done; filled by other threads
-        self._lingering: dict[socket.socket, float] = {}  # until which moment, in ascending order
-        self._spare = open(os.devnull, "rb")
-        self._selector = selectors.DefaultSelector()
+        self._open: dict[int, _Client] = {}  # accepted and not done
+        self._done: queue.SimpleQueue[int] = queue.SimpleQueue()  # their numbers, once done; any thread puts
+        self._refused: list[tuple[float, socket.socket]] = []  # and when to close them
         self._wake_receiver, self._wake_sender = socket.socketpair()
-        self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
-        self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._woken)
-
-    # ---- what subclasses do differently
-
-    def start_workers(self) -> None:
-        """Make all workers ready to serve; raises ServerError."""
-
-    def hand_over(self, connection: socket.socket, number: int, accepted_at: float) -> Future[bool]:
-        """Have a worker run serve_connection() with these arguments."""
-        raise NotImplementedError
-
-    def stop_workers(self) -> None:
-        """Return once all workers are gone."""
-
-    def count_dead_workers(self) -> None:
-        """Count what was lost with the workers of a broken pool, none of which lives any more."""
-
-    # ---- listening
 
     def __enter__(self) -> FileServer:
-        self.start_workers()  # before listening, so that no worker inherits a client and no client waits for it
+        self._start_workers()  # before listening: no worker inherits a client, and no client waits for it
         host, port = self.settings.host, self.settings.port
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
-            self.stop_workers()
-            raise ServerError(f"tidak dapat memakai {host}:{port} ({reason(error)})") from None
+            self._pool.stop()
+            raise ServerError(f"tidak dapat memakai {host}:{port} ({os_error_text(error)})") from None
         self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self.table.shared.started_at = time.monotonic()
         return self
 
@@ -387,9 +597,14 @@ class FileServer:
         return host, port
 
     def serve_forever(self) -> None:
-        """Accept connections and hand them over, until stop(). Raises ServerError if no worker can be started."""
+        """Accept connections and hand them over, until stop(). Raises ServerError if none can be started."""
         while not self.table.shared.stopping:
-            self._turn()
+            ready = select.select([self._listener, self._wake_receiver], [], [], 1.0)[0]
+            if self._wake_receiver in ready:
+                self._wake_receiver.recv(4096)
+            if self._listener in ready:
+                self._accept()
+            self._reap()
 
     def stop(self) -> None:
         """Make serve_forever() return; may be called from any thread and from a signal handler."""
@@ -399,256 +614,132 @@ class FileServer:
     def abort(self) -> None:
         """Break the connections in service, so that their workers give up at once; callable like stop()."""
         for client in list(self._open.values()):
-            with suppress(OSError):
-                client.connection.shutdown(socket.SHUT_RDWR)
+            end_at_once(client.sock)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         """Let the requests under way finish, for `grace_s` at most, and end everything."""
         self.table.shared.stopping = 1
-        self._selector.unregister(self._listener)
         self._listener.close()
-        clients = list(self._open.values())
         resting = {slot.connection for slot in self.table.slots if slot.active and not slot.busy}
-        for client in clients:
+        for client in self._open.values():
             if client.number in resting:
                 with suppress(OSError):
-                    client.connection.shutdown(socket.SHUT_RD)  # kept open between two requests: it ends here
-        futures = [client.future for client in clients]
-        wait(futures, self.settings.grace_s)
-        self._settle(rescue=False)
-        self.abort()
-        wait(futures)
-        self.stop_workers()
-        self._settle(rescue=False)
-        while self._lingering:
-            self._turn()
-        for end in (self._selector, self._spare, self._wake_receiver, self._wake_sender):
+                    client.sock.shutdown(socket.SHUT_RD)  # kept open between two requests: it ends here
+        futures = [client.future for client in self._open.values()]
+        if wait(futures, self.settings.grace_s).not_done:
+            self.abort()
+        self._pool.stop(hurry=bool(wait(futures, ABORT_S).not_done))
+        self.hangs = bool(wait(futures, ABORT_S).not_done)
+        self._reap()
+        for end in (self._wake_receiver, self._wake_sender, *(sock for _, sock in self._refused)):
             end.close()
 
-    # ---- one turn of the loop
+    def _start_workers(self) -> None:
+        table = self.table
+        self._pool = make_pool(table.mode, len(table.slots), _prepare_worker, self.settings, table,
+                               start_method=table.start_method)
 
-    def _turn(self) -> None:
-        first = next(iter(self._lingering.values()), None)
-        timeout_s = None if first is None else max(0.0, first - time.monotonic())
-        for key, _ in self._selector.select(timeout_s):
-            key.data(key.fileobj)
-        self._settle()
-        while self._lingering and next(iter(self._lingering.values())) <= time.monotonic():
-            self._close(next(iter(self._lingering)))
-
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self) -> None:
         try:
-            connection, _ = listener.accept()
+            sock, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):
             return  # it left before we came
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                log.warning("koneksi tidak dapat diterima: %s", reason(error))
-                return
-            self._spare.close()  # the system itself has no descriptor left but this one: it serves to say so
-            with suppress(OSError), listener.accept()[0] as connection:
-                connection.setblocking(False)
-                connection.send(error_reply(BUSY))
-                connection.recv(1 << 16)
-            self._spare = open(os.devnull, "rb")
+        except OSError as error:  # the system has no descriptor left: wait for a connection to end
+            log.warning("koneksi tidak dapat diterima: %s", os_error_text(error))
+            select.select([self._wake_receiver], [], [], 1.0)
             return
-        connection.setblocking(True)
         with suppress(OSError):  # macOS refuses when the client has left already
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self._open) < self._capacity:
-            self._dispatch(connection, next(self._numbers), time.monotonic())
-        else:
-            self.table.shared.refused += 1
-            self._refuse(connection, BUSY)
+            with suppress(RuntimeError):  # the system has no more threads
+                self._dispatch(sock, next(self._numbers), time.monotonic())
+                return
+        self.table.shared.refused += 1
+        with suppress(OSError):  # the first bytes of a connection always find room
+            sock.send(encode_reply("ERROR", "server sibuk, coba lagi nanti"))
+            sock.shutdown(socket.SHUT_WR)
+        self._refused.append((time.monotonic() + LINGER_S, sock))
 
-    def _dispatch(self, connection: socket.socket, number: int, accepted_at: float) -> None:
+    def _dispatch(self, sock: socket.socket, number: int, accepted_at: float) -> None:
         try:
-            future = self.hand_over(connection, number, accepted_at)
-        except RuntimeError as error:  # as BrokenExecutor: a worker has just died
+            future = self._pool.submit(serve_connection, sock, number, accepted_at)
+        except BrokenExecutor as error:  # a worker has just died
             future = Future()
             future.set_exception(error)
-        self._open[number] = _Open(number, connection, accepted_at, future)
+        self._open[number] = _Client(number, sock, accepted_at, future)
         self.table.shared.open = len(self._open)
         self.table.shared.cpu_us = int(time.process_time() * 1e6)
-        future.add_done_callback(lambda _: self._tell(number))
+        future.add_done_callback(lambda _: self._connection_done(number))
 
-    def _tell(self, number: int) -> None:
-        """Leave word that a connection is done; called in whatever thread ended it."""
-        self._done.append(number)
+    def _connection_done(self, number: int) -> None:
+        """Queue a finished connection for the main loop; thread-safe."""
+        self._done.put(number)
         self._wake()
-
-    def _settle(self, rescue: bool = True) -> None:
-        """Close the connections that are done, each as its outcome wants; replace the workers if they died."""
-        orphans = []
-        while self._done:
-            client = self._open.pop(self._done.popleft())
-            error = client.future.exception()
-            if isinstance(error, BrokenExecutor):
-                orphans.append(client)
-                self.stop_workers()  # what else was broken with it is in _done now
-            elif error:
-                log.error("koneksi %d: galat yang tidak terduga", client.number, exc_info=error)
-                client.connection.close()
-            elif client.future.result():
-                self._linger(client.connection)
-            else:
-                client.connection.close()
-        if orphans:
-            self.count_dead_workers()
-            self.files.remove_debris()
-            if rescue:
-                self.start_workers()
-            begun = {slot.connection for slot in self.table.slots}
-            for client in orphans:
-                if rescue and client.number not in begun:
-                    self._dispatch(client.connection, client.number, client.accepted_at)
-                else:
-                    log.warning("koneksi %d: worker-nya mati", client.number)
-                    with suppress(OSError):
-                        client.connection.shutdown(socket.SHUT_RDWR)
-                    client.connection.close()
-        self.table.shared.open = len(self._open)
-
-    # ---- the end of a connection
-
-    def _refuse(self, connection: socket.socket, message: str) -> None:
-        connection.setblocking(False)
-        with suppress(OSError):
-            connection.send(error_reply(message))  # the first bytes of a connection always find room
-            connection.shutdown(socket.SHUT_WR)
-        self._linger(connection)
-
-    def _linger(self, connection: socket.socket) -> None:
-        """Read on and drop what comes until the client ends, for a while: closing on unread bytes would
-        reset the connection, and the client might never see the reply."""
-        connection.setblocking(False)
-        while self._lingering and len(self._open) + len(self._lingering) >= self._capacity:
-            self._close(next(iter(self._lingering)))
-        self._lingering[connection] = time.monotonic() + LINGER_S
-        self._selector.register(connection, selectors.EVENT_READ, self._discard)
-
-    def _discard(self, connection: socket.socket) -> None:
-        if connection not in self._lingering:
-            return  # closed a moment ago, to make room
-        try:
-            ended = not connection.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            ended = True
-        if ended:
-            self._close(connection)
-
-    def _close(self, connection: socket.socket) -> None:
-        del self._lingering[connection]
-        self._selector.unregister(connection)
-        connection.close()
-
-    # ---- waking the loop
 
     def _wake(self) -> None:
         with suppress(OSError):  # full: it wakes anyway; closed: nobody is there to wake
             self._wake_sender.send(b"w")
 
-    def wake_on_signals(self) -> None:
-        """Have every signal wake the loop; on Windows nothing else interrupts its waiting."""
-        signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False)
+    def _reap(self) -> None:
+        """Close the connections that are done; replace the workers if they died."""
+        now = time.monotonic()
+        while self._refused and (self._refused[0][0] < now or len(self._refused) > MAX_LINGERING):
+            self._refused.pop(0)[1].close()
+        orphans: list[_Client] = []
+        while not self._done.empty():
+            client = self._open.pop(self._done.get())
+            error = client.future.exception()
+            if isinstance(error, BrokenExecutor):
+                if not orphans:
+                    self._pool.stop()  # what else was broken with it is in _done now
+                orphans.append(client)
+                continue
+            if error:
+                log.error("koneksi %d: galat yang tidak terduga", client.number, exc_info=error)
+                end_at_once(client.sock)
+                self._pool.check()
+            client.sock.close()
+        if orphans:
+            self._rescue(orphans)
+        self.table.shared.open = len(self._open)
 
-    def _woken(self, receiver: socket.socket) -> None:
-        receiver.recv(4096)
-
-
-class _Open(NamedTuple):
-    """A connection in the hands of a worker, or on its way there."""
-
-    number: int
-    connection: socket.socket
-    accepted_at: float
-    future: Future[bool]
+    def _rescue(self, orphans: list[_Client]) -> None:
+        """Count what was lost with a broken pool; start another for those that it had not begun."""
+        self.files.remove_debris()
+        slots, stopping = self.table.slots, self.table.shared.stopping
+        begun = {slot.connection for slot in slots}
+        died = {child.pid for child in self._pool.children if child.exitcode not in (0, -signal.SIGTERM)}
+        for slot in slots:
+            slot.died += slot.active or slot.pid in died
+            slot.failed += slot.busy
+            slot.active = slot.busy = 0
+        if not stopping:
+            self._pool.check()
+            self._start_workers()
+        for client in orphans:
+            if client.number not in begun and not stopping:
+                self._dispatch(client.sock, client.number, client.accepted_at)
+            else:
+                log.warning("koneksi %d: worker-nya mati", client.number)
+                end_at_once(client.sock)
+                client.sock.close()
 
 
 class LegacyServer(FileServer):
     """A thread for each client, started when it connects: the model of the course's own server."""
 
-    mode = "legacy"
-
     def __init__(self, settings: Settings) -> None:
-        settings = replace(settings, workers=0, start_method=None)
+        """Raises ServerError."""
         slots = min(settings.max_waiting, (raise_descriptor_limit() - OTHER_DESCRIPTORS) // 3)
-        super().__init__(settings, slots, max_waiting=0)
-        self._places = list(reversed(range(slots)))  # of the table, that no thread has
-
-    def hand_over(self, connection: socket.socket, number: int, accepted_at: float) -> Future[bool]:
-        future: Future[bool] = Future()
-        place = self._places.pop()
-        future.add_done_callback(lambda _: self._places.append(place))
-
-        def run() -> None:
-            try:
-                _this_worker.worker = Worker(self.settings, self.table, place)
-                future.set_result(serve_connection(connection, number, accepted_at))
-            except BaseException as error:
-                future.set_exception(error)
-
-        try:
-            threading.Thread(target=run, name=f"client-{number}").start()
-        except RuntimeError as error:  # the system has no more threads to give
-            future.set_exception(error)
-        return future
+        super().__init__(settings, "legacy", 0, slots, max_waiting=0)
 
 
 class PoolServer(FileServer):
     """A pool of exactly `workers` threads or processes; clients beyond that wait for the next free worker."""
 
     def __init__(self, settings: Settings, mode: str) -> None:
-        """`mode` is a name in EXECUTORS. Raises ServerError."""
-        self.mode = mode
-        if mode == "process" and settings.start_method is None:
-            settings = replace(settings, start_method=default_start_method())
-        self._children: list[multiprocessing.process.BaseProcess] = []
-        self._exit_codes: dict[int | None, int | None] = {}
-        super().__init__(settings, slots=settings.workers, max_waiting=settings.max_waiting)
-
-    def start_workers(self) -> None:
-        for _ in range(START_ATTEMPTS):
-            try:
-                self._start_pool()
-                return
-            except (OSError, RuntimeError) as error:  # BrokenExecutor and BrokenBarrierError are RuntimeErrors
-                self.stop_workers()
-                failure = error
-        raise ServerError(f"pool {self.settings.workers} {self.mode} tidak dapat dibuat ({failure})")
-
-    def _start_pool(self) -> None:
-        count = self.settings.workers
-        context: Any = multiprocessing.get_context(self.settings.start_method) if self.mode == "process" else threading
-        self._executor = EXECUTORS[self.mode](
-            self.settings, _prepare_worker, self.settings, self.table, context.Barrier(count))
-        # A pool grows only as work comes. This is work that needs all of it at once.
-        for future in [self._executor.submit(_enter_pool, index) for index in range(count)]:
-            future.result()
-        self._children = multiprocessing.active_children()
-
-    def hand_over(self, connection: socket.socket, number: int, accepted_at: float) -> Future[bool]:
-        return self._executor.submit(serve_connection, connection, number, accepted_at)
-
-    def count_dead_workers(self) -> None:
-        for slot in self.table.slots:
-            ended_alone = self._exit_codes.get(slot.pid, 0) not in (0, -signal.SIGTERM)  # the pool ends the others
-            slot.died += slot.active or ended_alone
-            slot.failed += slot.busy
-            slot.active = slot.busy = 0
-
-    def stop_workers(self) -> None:
-        self._executor.shutdown(wait=True)
-        self._exit_codes |= {child.pid: child.exitcode for child in self._children}
-        self._children.clear()
-        if self.mode == "process":
-            resource_sharer.stop()  # drops the copies of connections that no worker came to fetch
-
-
-# ---- the command line
+        """`mode` is "thread" or "process". Raises ServerError."""
+        super().__init__(settings, mode, settings.workers, settings.workers, settings.max_waiting)
 
 
 def configure_logging() -> None:
@@ -656,87 +747,105 @@ def configure_logging() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
 
 
-def server_command_line(description: str, modes: list[str], example: str) -> CommandLine:
+def server_parser(description: str, modes: list[str], example: str) -> argparse.ArgumentParser:
     """Return a parser of the options that all servers have."""
-    parser = CommandLine(description=description, epilog=f"contoh: python3 {example}")
-    parser.add_argument("workers", nargs="?", default=5, type=whole_number(1, MAX_WORKERS),
-                        help="jumlah worker dalam pool (bawaan: 5)")
-    parser.add_argument("mode", nargs="?", default="thread", type=one_of(modes),
-                        help=f"{' | '.join(modes)} (bawaan: thread)")
-    parser.add_address(DEFAULT_PORT, "server menerima unggahan dan penghapusan dari siapa pun yang dapat terhubung")
-    parser.add_argument("--files", type=Path, default=DEFAULT_DIRECTORY, metavar="FOLDER",
-                        help="folder yang dilayani (bawaan: files/ di samping skrip ini)")
-    parser.add_argument("--start-method", type=one_of(["forkserver", "spawn"]), metavar="CARA",
-                        help="cara memulai proses: forkserver | spawn")
-    parser.add_argument("--idle-timeout", type=seconds, default=Settings.idle_timeout_s, metavar="DETIK",
-                        help="batas menunggu client yang diam (bawaan: %(default)g)")
-    parser.add_argument("--total-timeout", type=seconds, default=Settings.total_timeout_s, metavar="DETIK",
-                        help="batas waktu satu request (bawaan: %(default)g)")
-    parser.add_argument("--max-waiting", type=whole_number(1, 100_000), default=Settings.max_waiting, metavar="N",
-                        help="koneksi yang boleh antre; selebihnya ditolak (bawaan: %(default)d)")
-    parser.add_argument("--grace", type=seconds, default=Settings.grace_s, metavar="DETIK",
-                        help="waktu bagi transfer yang sedang berjalan saat server dihentikan (bawaan: %(default)g)")
+    parser = argparse.ArgumentParser(description=description, epilog=f"contoh: python3 {example}")
+    parser.add_argument("workers", nargs="?", default=5, type=int, help="worker dalam pool (bawaan: 5)")
+    parser.add_argument("mode", nargs="?", default="thread", choices=modes, help="model (bawaan: thread)")
+    for option, name, text in (
+        ("--host", "host", "alamat; siapa pun yang dapat terhubung dapat mengunggah dan menghapus"),
+        ("--port", "port", "port; 0 memilih yang bebas"),
+        ("--files", "directory", "folder yang dilayani"),
+        ("--idle-timeout", "idle_timeout_s", "detik menunggu client yang diam"),
+        ("--total-timeout", "total_timeout_s", "detik bagi satu request"),
+        ("--max-waiting", "max_waiting", "koneksi yang boleh antre; selebihnya ditolak"),
+        ("--grace", "grace_s", "detik bagi transfer yang sedang berjalan saat server dihentikan"),
+    ):
+        default: Any = getattr(Settings, name)
+        parser.add_argument(option, dest=name, metavar="NILAI", type=type(default), default=default,
+                            help=f"{text} (bawaan: %(default)s)")
+    parser.add_argument("--start-method", choices=["forkserver", "spawn"], help="cara memulai proses")
+    parser.add_argument("--json", action="store_true", help="tulis keadaan sebagai JSON, juga di terminal")
     return parser
 
 
-def settings_from(options: argparse.Namespace) -> Settings:
-    """Return the settings that a parsed command line asks for."""
-    return Settings(options.files.absolute(), options.host, options.port, options.workers, options.start_method,
-                    options.idle_timeout, options.total_timeout, options.max_waiting, options.grace)
-
-
-def run(make_server: Callable[[], FileServer]) -> int:
-    """Listen, say so on stdout, serve until a signal comes, and leave the final counts on stdout.
+def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], FileServer],
+        options: argparse.Namespace) -> int:
+    """Listen, say so, serve until a signal comes, and tell the final counts.
 
     Return the exit code: 0, or 3 with one line on stderr if the server cannot start or go on.
     """
     configure_logging()
+    sys.excepthook = _log_lost_worker
+    as_json = options.json or not sys.stdout.isatty()
     try:
-        server = make_server()
-        if server.mode == "process":
-            forget_main_file()
-        else:  # with processes, a few threads pass each connection on to a worker, one to the next
-            sys.setswitchinterval(SWITCH_INTERVAL_S)
-        signals = itertools.count(1)
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            count = next(signals)
-            server.stop()
-            if count == 2:
-                server.abort()
-            if count > 2:  # something hangs: the workers leave with us
-                os._exit(1)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_signal)
-        server.wake_on_signals()
+        try:
+            options.directory = options.directory.absolute()
+            settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+            server = make_server(settings, options.mode)
+        except ValueError as error:
+            parser.error(str(error))
+        _stop_on_signals(server)
         with server:
             host, port = server.address
             table = server.table
-            _tell("ready", {"host": host, "port": port, "mode": table.mode, "workers": table.workers,
-                            "start_method": table.start_method, "pid": os.getpid()})
-            print(f"server siap di {host}:{port} ({table.mode}, {table.workers or 'tak terbatas'} worker); "
-                  "Ctrl-C untuk berhenti", file=sys.stderr)
+            if as_json:
+                ready = {"event": "ready", "host": host, "port": port, "mode": table.mode, "pid": os.getpid()}
+                ready |= {"workers": table.workers, "start_method": table.start_method}
+                tell(json.dumps(ready), sys.stdout)
+            tell(f"server siap di {host}:{port} ({table.mode}, {table.workers or 'tak terbatas'} worker); "
+                 "Ctrl-C untuk berhenti")
             server.serve_forever()
-        signal.set_wakeup_fd(-1)
+            if busy := sum(slot.busy for slot in table.slots):
+                tell(f"berhenti setelah {busy} transfer selesai, paling lama {settings.grace_s:g} detik lagi "
+                     "(Ctrl-C sekali lagi: sekarang juga)")
     except ServerError as error:
-        print(f"galat: {error}", file=sys.stderr)
+        tell(f"galat: {error}")
         return 3
-    _tell("stats", table.stats())
+    stats = table.stats()
+    if as_json:
+        tell(json.dumps({"event": "stats"} | stats), sys.stdout)
+    else:
+        tell(f"server berhenti: {stats['succeeded']} permintaan sukses, {stats['failed']} gagal")
+    if server.hangs:
+        os._exit(0)  # a thread hangs in the disk: Python would wait for it
     return 0
 
 
-def _tell(event: str, fields: dict[str, Any]) -> None:
-    print(json.dumps({"event": event} | fields), flush=True)
+def _log_lost_worker(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one line that a worker died while a connection was handed over to it: resource_sharer reports it
+    through sys.excepthook."""
+    if isinstance(error, (ConnectionError, EOFError)):
+        log.warning("worker mati saat menerima koneksi")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _stop_on_signals(server: FileServer) -> None:
+    """Have a first signal stop the server, a second one break the transfers under way, a third one end it."""
+    actions: Iterator[Callable[[], object]] = itertools.chain(
+        [server.stop, server.abort], itertools.repeat(lambda: os._exit(1)))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it ignored
+            signal.signal(number, lambda *_: next(actions)())
+
+
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Print to `stream` (sys.stderr); a server goes on when nobody reads it any more."""
+    with suppress(KeyboardInterrupt):
+        say(text, stream)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a server; return the exit code: 0 stopped by a signal, 2 wrong usage, 3 cannot start."""
-    parser = server_command_line("Server file: pool thread, pool proses, atau satu thread per client.",
-                                 [*EXECUTORS, "legacy"], "file_server.py 5 process --port 46666 --files files")
-    options = parser.parse_args(argv)
-    settings = settings_from(options)
-    return run(lambda: LegacyServer(settings) if options.mode == "legacy" else PoolServer(settings, options.mode))
+    prepare_streams()
+    parser = server_parser("Server file: pool thread, pool proses, atau satu thread per client.",
+                           [*POOLS], "file_server.py 5 process --port 46666 --files files")
+
+    def make_server(settings: Settings, mode: str) -> FileServer:
+        return LegacyServer(settings) if mode == "legacy" else PoolServer(settings, mode)
+
+    return run(parser, make_server, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The pool server that watches itself: what run_for_test.py starts for each row.
 
-``ThreadPoolServer`` is a PoolServer (of threads or of processes) with get_worker_stats() and, if asked, a
-live line about its workers. The line is written by a thread of its own, so it goes on when every worker is busy.
+``ThreadPoolServer`` is a PoolServer, of threads or processes, with get_worker_stats() and, if asked, a line
+about its workers now and then. A thread of its own writes it, also when every worker is busy.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ import os
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import Any
 
-from file_protocol import seconds
-from file_server import EXECUTORS, PoolServer, Settings, run, server_command_line, settings_from
+from file_protocol import prepare_streams
+from file_server import PoolServer, Settings, run, server_parser, tell
 
 
 class ThreadPoolServer(PoolServer):
     """A pool server whose workers can be watched while it runs."""
 
     def __init__(self, settings: Settings, mode: str, monitor_s: float | None = None) -> None:
-        """Write a line about the workers to stderr every `monitor_s` seconds, if given. Raises ServerError."""
+        """Write a line about the workers every `monitor_s` seconds, if given. Raises ServerError."""
+        if monitor_s is not None and not monitor_s > 0:
+            raise ValueError("--monitor harus lebih dari 0 detik")
         super().__init__(settings, mode)
         self._monitor_s = monitor_s
         self._ended = threading.Event()
         self._monitor = threading.Thread(target=self._watch, name="monitor")
 
     def get_worker_stats(self) -> dict[str, Any]:
-        """Return what the workers do and have done; the wire's STATS returns the same.
+        """Return what the workers do and have done, as the wire's STATS does.
 
         mode, workers, start_method: the pool. active, waiting, idle: workers with a connection, connections
-        without a worker, workers without a connection, now. succeeded, failed, total: requests answered
-        with OK, the others, and both (STATS itself is not counted). refused: connections turned away.
-        file_bytes: bytes of files moved either way. uptime_s; throughput_byte_per_s: file_bytes / uptime_s.
-        cpu_s: CPU seconds of the server and its workers. peak_rss_bytes: their largest resident memories
-        added up (None where the system does not tell). per_worker: pid, succeeded, failed, died of each.
+        without a worker, workers without a connection. succeeded, failed, total: requests but STATS. refused:
+        connections turned away. file_bytes: moved either way. cpu_s: of the server and its workers.
+        memory_bytes: the sum of their Pss, peak_memory_bytes: the largest peak of one, or None.
+        per_worker: pid, succeeded, failed, died, and busy (it answers a request) of each.
         """
         return self.table.stats()
 
@@ -45,12 +45,11 @@ class ThreadPoolServer(PoolServer):
             self._monitor.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         if self._monitor_s:
             self._monitor.join()
-        super().__exit__(kind, error, trace)
+        super().__exit__(*error)
 
     def _watch(self) -> None:
         before_bytes, before_s = 0, time.monotonic()
@@ -58,9 +57,8 @@ class ThreadPoolServer(PoolServer):
             stats, now_s = self.get_worker_stats(), time.monotonic()
             rate = (stats["file_bytes"] - before_bytes) / (now_s - before_s)
             before_bytes, before_s = stats["file_bytes"], now_s
-            line = (f"aktif {stats['active']} | antre {stats['waiting']} | menganggur {stats['idle']} | "
-                    f"sukses {stats['succeeded']} | gagal {stats['failed']} | {rate:,.0f} byte/s")
-            print(line, file=sys.stderr, flush=True)
+            tell(f"aktif {stats['active']} | antre {stats['waiting']} | menganggur {stats['idle']} | "
+                 f"sukses {stats['succeeded']} | gagal {stats['failed']} | {rate / 2**20:.1f} MB/detik")
 
 
 def _stop_with_stdin(server: ThreadPoolServer) -> None:
@@ -71,21 +69,20 @@ def _stop_with_stdin(server: ThreadPoolServer) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the pool server; return the exit code: 0 stopped by a signal, 2 wrong usage, 3 cannot start."""
-    parser = server_command_line("Server file dengan pool thread atau pool proses, yang dapat dipantau.",
-                                 list(EXECUTORS), "file_thread_pool.py 50 process --monitor 1")
-    parser.add_argument("--monitor", type=seconds, metavar="DETIK",
-                        help="tulis keadaan worker ke stderr setiap sekian detik")
-    parser.add_argument("--stop-with-stdin", action="store_true",
-                        help="berhenti bila stdin berakhir, jadi bersama program yang memulainya")
+    prepare_streams()
+    parser = server_parser("Server file dengan pool thread atau pool proses, yang dapat dipantau.",
+                           ["thread", "process"], "file_thread_pool.py 50 process --monitor 1")
+    parser.add_argument("--monitor", type=float, metavar="DETIK", help="tulis keadaan setiap sekian detik")
+    parser.add_argument("--stop-with-stdin", action="store_true", help="berhenti bila stdin berakhir")
     options = parser.parse_args(argv)
 
-    def make_server() -> ThreadPoolServer:
-        server = ThreadPoolServer(settings_from(options), options.mode, options.monitor)
+    def make_server(settings: Settings, mode: str) -> ThreadPoolServer:
+        server = ThreadPoolServer(settings, mode, options.monitor)
         if options.stop_with_stdin:
             threading.Thread(target=_stop_with_stdin, args=(server,), daemon=True).start()
         return server
 
-    return run(make_server)
+    return run(parser, make_server, options)
 
 
 if __name__ == "__main__":

@@ -1,84 +1,100 @@
-"""The shape of the project: which files there are, and what may import what."""
+"""The shape of the project: which files there are, what may import what, and how long they may be."""
 
 from __future__ import annotations
 
 import ast
-import os
+import importlib
+import io
+import runpy
 import subprocess
 import sys
 import unittest
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import mock
 
 from tests.support import ROOT
 
-MAY_IMPORT = {
-    "file_interface": set(),
-    "file_protocol": {"file_interface"},
-    "file_server": {"file_interface", "file_protocol"},
-    "file_thread_pool": {"file_server", "file_protocol"},
-    "file_client_cli": {"file_protocol"},
-    "file_client_stress_test": {"file_client_cli", "file_protocol"},
-    "run_for_test": {"file_client_stress_test", "file_client_cli", "file_protocol"},
-}
-
-
-def imported_by(name: str) -> set[str]:
-    """Return the top-level modules that a script imports, wherever it does."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").partition(".")[0])
-    return found
+MAY_IMPORT = {  # of ours
+    "file_interface": set(), "file_protocol": {"file_interface"}, "file_client_cli": {"file_protocol"},
+    "file_server": {"file_interface", "file_protocol"}, "file_thread_pool": {"file_server", "file_protocol"},
+    "file_client_stress_test": {"file_client_cli", "file_protocol", "file_server"},
+    "run_for_test": {"file_client_stress_test", "file_client_cli", "file_protocol", "laporan"},
+    "laporan/__init__": set(), "laporan/temuan": {"file_client_cli"},
+    "laporan/halaman": {"file_client_cli", "laporan"}}
+ONLY = {"file_server": {"make_pool", "default_start_method"}, "file_client_cli": {"number_text"}}  # of those
+SCRIPTS = [name for name in MAY_IMPORT if "/" not in name]
+LINES = {  # at most, in all files of a pattern together
+    "file_interface.py": 190, "file_protocol.py": 600, "file_server.py": 700, "file_thread_pool.py": 80,
+    "file_client_cli.py": 430, "file_client_stress_test.py": 420, "run_for_test.py": 380, "*.py": 2800,
+    "laporan/*.py": 300, "laporan/templat.html": 550, "tests/*.py": 4000, "README.md": 150}
+POOLS = ["ProcessPoolExecutor", "ThreadPoolExecutor"]
+NODES = {name: list(ast.walk(ast.parse((ROOT / f"{name}.py").read_bytes()))) for name in MAY_IMPORT}
+OLD_PYTHONS = [*Path.home().glob(".pyenv/versions/3.[89].*/bin/python"), *Path("/usr").glob("*/python3.[89]")]
 
 
 class Shape(unittest.TestCase):
-    """Seven scripts, one direction, nothing but the standard library."""
+    """Seven scripts and a package, one direction, nothing but the standard library."""
 
-    def test_seven_scripts_at_the_top(self) -> None:
-        self.assertEqual({name[:-3] for name in os.listdir(ROOT) if name.endswith(".py")}, set(MAY_IMPORT))
-
-    def test_imports_go_one_way(self) -> None:
+    def test_imports_go_one_way_and_the_rest_is_the_standard_library(self) -> None:
+        found = {str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.py"), *ROOT.glob("laporan/*.py"))}
+        self.assertEqual(found, {f"{name}.py" for name in MAY_IMPORT})
         for name, allowed in MAY_IMPORT.items():
-            ours = (imported_by(name) & set(MAY_IMPORT)) - {name}
-            with self.subTest(script=name):
-                self.assertLessEqual(ours, allowed)
+            imported: dict[str, set[str]] = {}
+            for node in NODES[name]:
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0]: {"all of it"} for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    names = {alias.name for alias in node.names}
+                    imported.setdefault((node.module or ".").partition(".")[0], set()).update(names)
+            self.assertLessEqual(imported.keys() - sys.stdlib_module_names - {name}, allowed, name)
+            self.assertFalse(name == "file_protocol" and imported.keys() & {"argparse", "multiprocessing"})
+            if name == "file_client_stress_test" or name not in SCRIPTS:
+                module = "file_server" if name in SCRIPTS else "file_client_cli"
+                self.assertLessEqual(imported.get(module, set()), ONLY[module], name)
 
-    def test_nothing_but_the_standard_library(self) -> None:
-        for name in MAY_IMPORT:
-            with self.subTest(script=name):
-                self.assertLessEqual(imported_by(name) - set(MAY_IMPORT), sys.stdlib_module_names)
+    def test_pools_are_made_in_one_place(self) -> None:
+        for name in SCRIPTS:
+            used = sorted(getattr(node, "id", getattr(node, "attr", "")) for node in NODES[name])
+            used = [word for word in used if word in POOLS]
+            self.assertEqual(used, POOLS if name == "file_server" else [], name)
+
+    def test_nothing_is_longer_than_it_may_be(self) -> None:
+        for pattern, limit in LINES.items():
+            lines = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob(pattern)).splitlines()
+            with self.subTest(pattern):
+                self.assertLessEqual(len(lines), limit)
+                self.assertEqual([line for line in lines if len(line) > 110 and ".py" in pattern], [])
+        long = {f"{name}.{node.name}" for name, nodes in NODES.items() for node in nodes
+                if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 45}
+        self.assertEqual(long, set())  # of more than 45 lines: a table might be named here, three at most
 
     def test_importing_does_nothing(self) -> None:
-        code = "import sys, threading; before = set(sys.modules); import {}; assert threading.active_count() == 1"
-        for name in MAY_IMPORT:
-            with self.subTest(script=name):
-                done = subprocess.run([sys.executable, "-c", code.format(name)], cwd=ROOT, capture_output=True,
-                                      text=True, check=False)
-                self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        state = "(os.getcwd(), {**os.environ}, sys.argv, threading.active_count())"
+        code = f"import os, sys, threading; was = {state}; import {', '.join(SCRIPTS)}; assert was == {state}"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"", b""))
 
     def test_every_script_has_help(self) -> None:
-        for name in set(MAY_IMPORT) - {"file_interface", "file_protocol"}:
-            with self.subTest(script=name):
-                done = subprocess.run([sys.executable, str(ROOT / f"{name}.py"), "--help"], capture_output=True,
-                                      text=True, check=False)
-                self.assertEqual((done.returncode, done.stderr), (0, ""))
-                self.assertIn(f"contoh: python3 {name}.py", done.stdout)
+        for name in SCRIPTS[2:]:
+            with redirect_stdout(io.StringIO()) as out, self.assertRaises(SystemExit) as end:
+                importlib.import_module(name).main(["--help"])
+            self.assertEqual(end.exception.code, 0, name)
+            self.assertIn(f"contoh: python3 {name}.py", out.getvalue())
 
-    def test_the_commands_of_the_course_still_work_on_text(self) -> None:
-        code = ("import tempfile, pathlib; from file_interface import *; from file_protocol import *\n"
-                "folder = tempfile.TemporaryDirectory()\n"
-                "p = FileProtocol(FileInterface(pathlib.Path(folder.name)), dict)\n"
-                "for text in ('UPLOAD a QUJD', 'LIST', 'GET a', 'DELETE a', 'LIST', 'X', 'GET a'): "
-                "print(p.proses_string(text))")
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-        lines = done.stdout.splitlines()
-        self.assertEqual(len(lines), 7, done.stderr)
-        self.assertEqual(lines[1], '{"status":"OK","data":["a"],"data_ukuran":[3]}')
-        self.assertIn('"data_file":"QUJD"', lines[2])
-        self.assertEqual(lines[4], '{"status":"OK","data":[],"data_ukuran":[]}')
-        self.assertEqual(lines[5], '{"status":"ERROR","data":"request tidak dikenali"}')
-
-
-if __name__ == "__main__":
-    unittest.main()
+    def test_an_old_python_is_told_so(self) -> None:
+        told = []
+        for name in SCRIPTS:
+            with mock.patch.dict(sys.modules), mock.patch("sys.version_info", (3, 9, 18)), \
+                    redirect_stderr(io.StringIO()) as err, self.assertRaises(SystemExit) as end:
+                for script in SCRIPTS:
+                    sys.modules.pop(script, None)
+                runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+            told.append((end.exception.code, err.getvalue()))
+            for python in OLD_PYTHONS:
+                done = subprocess.run([python, ROOT / f"{name}.py"], stderr=subprocess.PIPE, check=False)
+                told.append((done.returncode, done.stderr.decode()))
+        for code, said in told:
+            self.assertRegex(f"{code} {said}", r"\A2 [^\n]*3\.10[^\n]*\n\Z")
+        if not OLD_PYTHONS:
+            self.skipTest("only simulated: no Python 3.8 or 3.9 here")
