@@ -38,6 +38,7 @@ from file_client_cli import (
     remote_delete, remote_get, remote_list, remote_stats, remote_upload, size_text,
 )
 from file_protocol import DEFAULT_HOST, DEFAULT_PORT, crc32_of, os_error_text, prepare_streams, say
+from file_server import default_start_method as default_start_method
 from file_server import make_pool
 
 MB = 1024 * 1024  # as the course counts it

@@ -12,14 +12,15 @@ import errno
 import json
 import os
 import re
+import select
 import shlex
 import socket
 import struct
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
@@ -41,7 +42,8 @@ TAIL_BYTES = 64  # room for what comes after a body: blanks and an empty line, o
 
 _WORD = rb"""(?:"(?:[^"\\\n]|\\[^\n])*"|'[^'\n]*'|\\[^\n]|[^\s"'\\])+"""  # as shlex.split() sees it
 _UPLOAD = re.compile(rb"UPLOAD[ \t]+" + _WORD + rb"[ \t]+", re.IGNORECASE)  # up to a body on the same line
-_HTTP = re.compile(rb"(?:^|\s)HTTP/[0-9.]+\s*\Z", re.IGNORECASE)
+_BARE = re.compile(rb"\S+((?:[ \t]+" + _WORD + rb")*)\s*")  # a command without an end
+_HTTP = re.compile(rb"HTTP/[0-9.]+\s*\Z", re.IGNORECASE)
 _BLANKS = re.compile(rb"[ \t\r\n]*")
 _PLAIN = re.compile(rb"[A-Za-z0-9+/]*")
 _PADDED = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
@@ -146,6 +148,11 @@ class Connection:
 
     def send_file(self, file: BinaryIO, count: int, on_bytes: Callable[[int], None] = no_progress) -> None:
         """Send the next `count` bytes of an unbuffered file; raises OSError if there are fewer."""
+        if not hasattr(os, "sendfile"):  # Windows
+            for part in _file_pieces(file, count):
+                self.send(part)
+                on_bytes(len(part))
+            return
         position, end = file.tell(), file.tell() + count
         while position < end:
             piece = file.fileno(), position, min(SENDFILE_PIECE_BYTES, end - position)
@@ -160,6 +167,8 @@ class Connection:
     def readable(self) -> bool:
         """Return True if the peer has sent data or closed, without blocking."""
         try:
+            if sys.platform == "win32":  # it has no MSG_DONTWAIT
+                return len(select.select([self._sock], [], [], 0)[0]) > 0
             self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
@@ -175,6 +184,8 @@ class Connection:
         limit_s = max(0.001, min(self._idle_s if wait_s is None else wait_s, left_s))  # 0 would be for ever
         if limit_s != self._limit_s:
             timeval = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
+            if sys.platform == "win32":
+                timeval = struct.pack("I", int(limit_s * 1000))
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 self._sock.setsockopt(socket.SOL_SOCKET, option, timeval)
             self._limit_s = limit_s
@@ -325,14 +336,12 @@ class RequestReader:
 
     def _may_be_whole(self) -> bool:
         """Return True if the unterminated line has all that its verb needs, or its verb is unknown."""
-        line = bytes(self._connection.pending).decode("utf-8", "replace")
-        verb = re.split("[ \t]", line)[0].upper()
+        line = bytes(self._connection.pending)
+        verb = re.split(rb"\s", line)[0].decode("ascii", "replace").upper()
+        bare = _BARE.fullmatch(line)  # None while a quotation mark is still open
         if verb not in _PARAMETERS:
-            return verb != ""
-        try:
-            return verb not in _UPLOADS and len(shlex.split(line)) > _PARAMETERS[verb]
-        except ValueError:  # a quotation mark is still open
-            return False
+            return len(line) > 0
+        return verb not in _UPLOADS and bare is not None and bool(bare[1] or not _PARAMETERS[verb])
 
     def _parse(self, line: bytes, guessed: bool = False) -> Request:
         # A web page can have a browser post text here. Its first line may come in parts, each after silence.
@@ -429,17 +438,26 @@ class FileProtocol:
     def proses_string(self, string_datamasuk: str) -> str:
         """Run one whole command and return the reply, as the course's FileProtocol does."""
         here, there = socket.socketpair()
-        with ThreadPoolExecutor(2) as executor, here, there:
-            executor.submit(here.sendall, string_datamasuk.encode("utf-8") + END)
-            reply = executor.submit(here.makefile("rb").read)
-            connection = Connection(there, idle_s=5, total_s=600)
+        reply = bytearray()
+
+        def ask() -> None:
+            with suppress(ConnectionError):  # it may be refused before all of it has gone
+                here.sendall(string_datamasuk.encode("utf-8") + END)
+                here.shutdown(socket.SHUT_WR)
+            reply.extend(here.makefile("rb").read())
+
+        asking = threading.Thread(target=ask)
+        with here, there:
+            asking.start()
+            connection = Connection(there, idle_s=60, total_s=3600)
             try:
                 request = RequestReader(connection).next()
                 connection.send(self.answer(request, connection).tail if request else b"")
-            except (ProtocolError, TimeoutError) as error:
+            except ProtocolError as error:
                 connection.send(encode_reply("ERROR", str(error)))
-            there.shutdown(socket.SHUT_WR)
-            return reply.result().removesuffix(END).decode("ascii")
+            there.shutdown(socket.SHUT_RDWR)
+            asking.join()
+        return reply.removesuffix(END).decode("utf-8", "replace")
 
     def _answer(self, request: Request, connection: Connection, waited_s: float | None) -> Reply:
         name = request.parameters[0] if request.parameters else ""

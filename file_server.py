@@ -19,8 +19,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import queue
-import select
-import resource
+import selectors
 import signal
 import socket
 import sys
@@ -41,6 +40,11 @@ from file_protocol import (
     DEFAULT_HOST, DEFAULT_PORT, Connection, FileProtocol, ProtocolError, Request, RequestReader, encode_reply,
     os_error_text, prepare_streams, say,
 )
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("server")
 
@@ -191,10 +195,13 @@ class ProcessPool(Pool, ProcessPoolExecutor):
         context: Any = multiprocessing.get_context(self.start_method)
         # Our scripts that are in use here are imported once, by the fork server, and not by each process.
         context.set_forkserver_preload([path.stem for path in HERE.glob("*.py") if path.stem in sys.modules])
-        stderr = multiprocessing.connection.Connection(os.dup(2), readable=False)  # because that can be sent
+        # The fork server has no stderr to hand on (see _start_fork_server); a Connection can be sent.
+        stderr = None if os.name == "nt" else multiprocessing.connection.Connection(os.dup(2), readable=False)
         with _worker_environment():  # what counts the semaphores is a process as well
             barrier = context.Barrier(workers)
         super().__init__(workers, context, _begin_process, (stderr, barrier, *begin))
+        # All are to be started before the executor's own thread begins: it iterates over them if one dies.
+        self._safe_to_dynamically_spawn_children = False
 
     def start(self) -> None:
         before = set(multiprocessing.active_children())
@@ -318,7 +325,8 @@ def _begin_process(stderr: Any, *begin: Any) -> None:
         multiprocessing.connection.wait([sentinel])
         os._exit(1)
 
-    os.dup2(stderr.fileno(), 2)  # which the fork server does not have
+    if stderr:
+        os.dup2(stderr.fileno(), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging()
     try:
@@ -330,6 +338,8 @@ def _begin_process(stderr: Any, *begin: Any) -> None:
 
 def raise_descriptor_limit() -> int:
     """Allow this process more descriptors where the usual limit is low; return how many it may have."""
+    if resource is None:
+        return WANTED_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < WANTED_DESCRIPTORS:
         soft = WANTED_DESCRIPTORS if hard < 0 else max(soft, min(WANTED_DESCRIPTORS, hard))
@@ -576,6 +586,8 @@ class FileServer:
         self._refused: list[tuple[float, socket.socket]] = []  # and when to close them
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_sender.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_receiver, selectors.EVENT_READ)
 
     def __enter__(self) -> FileServer:
         self._start_workers()  # before listening: no worker inherits a client, and no client waits for it
@@ -587,6 +599,7 @@ class FileServer:
             self._pool.stop()
             raise ServerError(f"tidak dapat memakai {host}:{port} ({os_error_text(error)})") from None
         self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
         self.table.shared.started_at = time.monotonic()
         return self
 
@@ -599,7 +612,7 @@ class FileServer:
     def serve_forever(self) -> None:
         """Accept connections and hand them over, until stop(). Raises ServerError if none can be started."""
         while not self.table.shared.stopping:
-            ready = select.select([self._listener, self._wake_receiver], [], [], 1.0)[0]
+            ready = [key.fileobj for key, _ in self._selector.select(1.0)]
             if self._wake_receiver in ready:
                 self._wake_receiver.recv(4096)
             if self._listener in ready:
@@ -631,8 +644,9 @@ class FileServer:
         self._pool.stop(hurry=bool(wait(futures, ABORT_S).not_done))
         self.hangs = bool(wait(futures, ABORT_S).not_done)
         self._reap()
-        for end in (self._wake_receiver, self._wake_sender, *(sock for _, sock in self._refused)):
-            end.close()
+        for sock in (self._wake_receiver, self._wake_sender, *(sock for _, sock in self._refused)):
+            sock.close()
+        self._selector.close()
 
     def _start_workers(self) -> None:
         table = self.table
@@ -646,7 +660,9 @@ class FileServer:
             return  # it left before we came
         except OSError as error:  # the system has no descriptor left: wait for a connection to end
             log.warning("koneksi tidak dapat diterima: %s", os_error_text(error))
-            select.select([self._wake_receiver], [], [], 1.0)
+            self._selector.unregister(self._listener)
+            self._selector.select(1.0)
+            self._selector.register(self._listener, selectors.EVENT_READ)
             return
         with suppress(OSError):  # macOS refuses when the client has left already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -825,8 +841,9 @@ def _stop_on_signals(server: FileServer) -> None:
     """Have a first signal stop the server, a second one break the transfers under way, a third one end it."""
     actions: Iterator[Callable[[], object]] = itertools.chain(
         [server.stop, server.abort], itertools.repeat(lambda: os._exit(1)))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it ignored
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it ignored
             signal.signal(number, lambda *_: next(actions)())
 
 

@@ -32,11 +32,10 @@ from typing import IO, Any, NamedTuple
 
 from file_client_cli import Server, interrupt_on_signals, number_text, printable, size_text
 from file_client_stress_test import (
-    COLUMNS, ENCODINGS, EXECUTORS, MB, OPERATIONS, Outcome, append_csv, error_text, make_test_file, row_text,
-    summarise,
+    COLUMNS, ENCODINGS, EXECUTORS, MB, OPERATIONS, Outcome, append_csv, default_start_method, error_text,
+    make_test_file, row_text, summarise,
 )
 from file_protocol import DEFAULT_HOST, os_error_text, prepare_streams, say
-from file_server import default_start_method
 from laporan.halaman import write_report
 
 HERE = Path(__file__).resolve().parent

@@ -24,7 +24,7 @@ from tests.support import BASE64, BODY, MIME, PIECES, WAIT_S, ServerCase, read_j
 
 BAD_NAMES = [
     "..", ".", "a..b", ".hidden", "../a", "a/b", "/etc/passwd", "a\\b", "C:", "C:a", "C:\\a", "\\\\b\\a",
-    "a\x01b", "a\0b", "a\tb", "a\nb", "a\rb", "a\x7fb", "a\u0085b", "", "a" * 256, "ñ" * 128, ".unggah-x",
+    "a\x01b", "a\0b", "a\tb", "a\rb", "a\x7fb", "a\u0085b", "", "a" * 256, "ñ" * 128, ".unggah-x",
 ]
 VERBS = ("GET {}", "GET_RAW {}", "DELETE {}", "UPLOAD {} QUJD", "UPLOAD_RAW {} 3\r\n\r\nABC")
 REPLY_KEYS = {
@@ -83,10 +83,10 @@ class Suite(Files):
         for name in BAD_NAMES:
             quoted = '"' + name.replace("\\", "\\\\") + '"'
             commands = [verb.format(quoted) + "\r\n\r\n" for verb in VERBS]
-            for sent in commands if "\n" in name else ("".join(commands[:3]), *commands[3:]):
+            for sent, count in (("".join(commands[:3]), 3), (commands[3], 1), (commands[4], 1)):
                 replies = self.running.ask_all(sent.encode())
-                self.assertEqual({reply["status"] for reply in replies}, {"ERROR"}, sent)
-                self.assertGreaterEqual(len(replies), sum(verb[:-2] in sent for verb in VERBS[:3]))
+                refused = [reply["status"] for reply in replies if "nama file" in reply["data"]]
+                self.assertEqual((len(replies), refused), (count, ["ERROR"] * count), sent)
         self.assertEqual(self.running.names(), [])
 
     @unittest.skipUnless(hasattr(os, "mkfifo"), "no FIFOs here")
@@ -156,7 +156,7 @@ class Suite(Files):
     def test_bad_requests_are_answered_once_and_store_nothing(self) -> None:
         for sent in (b"UPLOAD a QUJ!QUJD\r\n\r\n", b'UPLOAD a "QUI=\r\n\r\nLIST\n', b"UPLOAD a QUJD",
                      b"UPLOAD a\r\n\r\n", b"UPLOAD_RAW a 999999999999999\n\n", b"UPLOAD_RAW a 2\r\n\r\nA",
-                     b"GET a b\n", b"GET \xff\n", b"GET " + b"x" * 5000, b"\x16\x03\x01" + bytes(200)):
+                     b"GET a b\n", b"GET \xff\n", b'GET "a\nb"\n', b"GET " + b"x" * 5000, b"\x16\x03" * 99):
             replies = self.running.ask_all(sent)
             self.assertEqual([reply["status"] for reply in replies if reply["data"]], ["ERROR"], sent)
         self.assertEqual(self.running.names(), [])
@@ -242,7 +242,7 @@ class Suite(Files):
             connection.sendall(b"GET_RAW a\r\n\r\n")
             received.readline()
             self.put("a", b"n" * 1000)
-            self.assertEqual((received.readline(), received.read(20_000_000).strip(b"o")), (b"\r\n", b""))
+            self.assertTrue(received.readline() + received.read(20_000_000) == b"\r\n" + b"o" * 20_000_000)
         self.assertEqual(self.get("a"), b"n" * 1000)
 
 
