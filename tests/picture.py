@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "hasil" / "contoh"
-SECTION = "## Server pool process, client pool process"  # of rekap.md
+SECTION = "server pool process, client pool process\n"  # of rekap.md
 ROWS = (1, 9, 18, 27, 28, 36, 45, 54)  # of its 54: the corners of the matrix
 
 

@@ -133,11 +133,11 @@ class Shutdown(ScriptCase):
             wait_until(lambda: not listening(server.client), "it stopped listening")
 
     def test_each_model_ends_cleanly_on_each_signal(self) -> None:
-        monitored = [(*case, "--monitor", 9) for case in EVERY[1:]]
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            monitored = [(*case, "--monitor", 9) for case in EVERY[1:] if number == signal.SIGTERM]
             servers = self.start(*EVERY, *monitored)
             workers = set()
-            for server, mode in zip(servers, [*MODES, *MODES[1:]], strict=True):
+            for server, mode in zip(servers, [*MODES, *MODES[1:]], strict=False):
                 ready = {"event": "ready", "pid": server.process.pid, "mode": mode,
                          "workers": 2 * (mode != "legacy")}
                 self.assertLessEqual(ready.items(), server.ready.items())
@@ -246,11 +246,12 @@ class Surroundings(ScriptCase):
             return list(pool.map(outcome, cases))
 
     def test_without_semaphores_or_shared_memory_all_but_processes_work(self) -> None:
-        with beginning_with(NO_SEMAPHORES) as environment:
-            *others, process = self.outcomes(*EVERY, env=environment)
-        self.assertEqual((others, "pool 2 process" in process), (["", ""], True), process)
-        *others, process = self.outcomes(*EVERY, prefix=mounted("ro none /dev/shm"))
-        self.assertEqual((others, bool(process)), (["", ""], True))
+        with beginning_with(NO_SEMAPHORES) as environment, ThreadPoolExecutor(2) as pool:
+            tries = [pool.submit(self.outcomes, *EVERY, env=environment),
+                     pool.submit(self.outcomes, *EVERY, prefix=mounted("ro none /dev/shm"))]
+            for outcome in tries:
+                *others, process = outcome.result()
+                self.assertEqual((others, bool(process)), (["", ""], True))
 
     @unittest.skipIf(os.name == "nt" or os.geteuid() or not shutil.which("setpriv"), "needs root and setpriv")
     def test_few_processes_or_little_memory(self) -> None:
@@ -261,7 +262,7 @@ class Surroundings(ScriptCase):
                   for processes, mode in ((1, "thread"), (2, "process"), (12, "process"), (40, "process"))]
         limits += [(mode, ["prlimit", f"--as={memory_mb << 20}"])
                    for memory_mb, mode in ((36, "thread"), (36, "process"), (44, "process"), (52, "process"))]
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(len(limits)) as pool:
             outcomes = [pool.submit(self.outcomes, (50, mode), use=False, prefix=prefix)
                         for mode, prefix in limits]
         for (mode, prefix), outcome in zip(limits, outcomes, strict=True):
@@ -365,12 +366,12 @@ class Surroundings(ScriptCase):
                         open(ours, "rb", buffering=0) as said:
                     os.close(terminal)
                     text = said.read(1000).decode()
-                    self.assertEqual((text[:len(ready)], "{" in text), (ready, bool(options)))
                     process.terminate()
                     with suppress(OSError):  # EIO: the other side is closed
                         while piece := said.read(1000).decode():
                             text += piece
-                    self.assertIn(end, text)
+                self.assertEqual((text[:len(ready)], "{" in text), (ready, bool(options)))
+                self.assertIn(end, text)
 
 
 @LINUX
@@ -379,6 +380,12 @@ class DeadWorkers(ServerCase):
 
     mode = "process"
     settings: ClassVar[dict[str, Any]] = {"workers": 5}
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if SLOW:
+            RunningServer("process", workers=50).stop()  # its shared memory is kept for others
+        super().setUpClass()
 
     def setUp(self) -> None:
         super().setUp()
@@ -511,8 +518,10 @@ class Clients(unittest.TestCase):
             for _ in range(12):  # longer than one may rest if others wait, but nobody does
                 time.sleep(0.1)
                 transfer.sendall(b"QUJD")
-            for connection in resting:
-                list_files(connection)
+            for connection in resting:  # they are open
+                connection.setblocking(False)
+                self.assertRaises(BlockingIOError, connection.recv, 1)
+                connection.settimeout(WAIT_S)
             others = [running.connect() for _ in range(2)]
             for connection in others:
                 list_files(connection)  # in vain, it would be waited for 30 s
@@ -547,9 +556,9 @@ class Clients(unittest.TestCase):
                 for _ in range(1 if SLOW else 3):
                     self.assertEqual(remote_list(running.client), [])
                 ended.set()
-                if running.stats()["mode"] != "legacy":
-                    least = 45 if SLOW else 100  # in 10 s with pauses of 0.2 s, or without
-                    self.assertGreaterEqual(max(poller.result() for poller in pollers), least)
+                longest = max(poller.result() for poller in pollers)
+                if running.stats()["mode"] != "legacy":  # 10 s with pauses of 0.2 s, or 100 requests
+                    self.assertTrue(45 <= longest <= 60 if SLOW else 100 <= longest <= 1000, longest)
 
         for_each_model(self, check, workers=2)
 

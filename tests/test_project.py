@@ -25,9 +25,9 @@ MAY_IMPORT = {  # of ours
 ONLY = {"file_server": {"make_pool", "default_start_method"}, "file_client_cli": {"number_text"}}  # of those
 SCRIPTS = [name for name in MAY_IMPORT if "/" not in name]
 LINES = {  # at most, in all files of a pattern together
-    "file_interface.py": 190, "file_protocol.py": 600, "file_server.py": 700, "file_thread_pool.py": 80,
-    "file_client_cli.py": 430, "file_client_stress_test.py": 420, "run_for_test.py": 380, "*.py": 2800,
-    "laporan/*.py": 300, "laporan/templat.html": 550, "tests/*.py": 4000, "README.md": 150}
+    "file_interface.py": 190, "file_protocol.py": 620, "file_server.py": 875, "file_thread_pool.py": 90,
+    "file_client_cli.py": 620, "file_client_stress_test.py": 550, "run_for_test.py": 495, "*.py": 3425,
+    "laporan/*.py": 365, "laporan/templat.html": 550, "tests/*.py": 5320, "README.md": 150}
 POOLS = ["ProcessPoolExecutor", "ThreadPoolExecutor"]
 NODES = {name: list(ast.walk(ast.parse((ROOT / f"{name}.py").read_bytes()))) for name in MAY_IMPORT}
 OLD_PYTHONS = [*Path.home().glob(".pyenv/versions/3.[89].*/bin/python"), *Path("/usr").glob("*/python3.[89]")]
@@ -64,7 +64,8 @@ class Shape(unittest.TestCase):
             lines = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob(pattern)).splitlines()
             with self.subTest(pattern):
                 self.assertLessEqual(len(lines), limit)
-                self.assertEqual([line for line in lines if len(line) > 110 and ".py" in pattern], [])
+                scripts = ".py" in pattern and "tests" not in pattern
+                self.assertEqual([line for line in lines if len(line) > 110 and scripts], [])
         long = {f"{name}.{node.name}" for name, nodes in NODES.items() for node in nodes
                 if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 45}
         self.assertEqual(long, set())  # of more than 45 lines: a table might be named here, three at most
