@@ -25,6 +25,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -195,7 +196,7 @@ def fifty_bare(path: Path, folder: Path) -> float:
     begun_at = time.perf_counter()
     for connection in connections:
         connection.sendall(b"x")
-    run_threads([lambda connection=connection, number=number: receive_base64(connection, folder / f"bare-{number}")
+    run_threads([partial(receive_base64, connection, folder / f"bare-{number}")
                  for number, connection in enumerate(connections)])
     time_s = time.perf_counter() - begun_at
     for connection in connections:
@@ -301,7 +302,8 @@ def start(bars: Bars, options: argparse.Namespace) -> None:
 def memory(bars: Bars, options: argparse.Namespace) -> None:
     """Peak resident memory of 50 clients and 50 workers."""
     print(f"\npeak resident memory of one process, MiB, 50 clients x {options.volume} MB up and down, 50 workers")
-    for mode, high, text in (("thread", 64.0, "server with 50 threads"), ("process", 30.0, "the largest of 50 processes")):
+    for mode, high, text in (("thread", 64.0, "server with 50 threads"),
+                             ("process", 30.0, "the largest of 50 processes")):
         server = ServerProcess(50, mode)
         try:
             rows = [stress(server.client, operation, options.volume, 50, "thread")
@@ -312,7 +314,8 @@ def memory(bars: Bars, options: argparse.Namespace) -> None:
             print("  this system does not tell")
             return
         bars(text, int(rows[-1]["memori_puncak_server_byte"]) / MB, high=high)
-        bars("stress client with 50 threads", max(int(row["memori_puncak_client_byte"]) for row in rows) / MB, high=128.0)
+        peak_bytes = max(int(row["memori_puncak_client_byte"]) for row in rows)
+        bars("stress client with 50 threads", peak_bytes / MB, high=128.0)
 
 
 def fixed_cost(bars: Bars, options: argparse.Namespace) -> None:
@@ -323,8 +326,8 @@ def fixed_cost(bars: Bars, options: argparse.Namespace) -> None:
         for _ in range(max(1, options.repeats // 2)):
             with tempfile.TemporaryDirectory() as folder:
                 begun_at = time.perf_counter()
-                done = run_script("run_for_test.py", "--volumes", 10, "--client-workers", pools, "--server-workers", pools,
-                                  "--output", Path(folder, "run"), timeout_s=600.0)
+                done = run_script("run_for_test.py", "--volumes", 10, "--client-workers", pools,
+                                  "--server-workers", pools, "--output", Path(folder, "run"), timeout_s=600.0)
                 time_s = time.perf_counter() - begun_at
                 with open(Path(folder, "run", "rekap.csv"), newline="", encoding="utf-8") as file:
                     rows = list(csv.DictReader(file))
