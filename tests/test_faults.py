@@ -384,12 +384,6 @@ class DeadWorkers(ServerCase):
     mode = "process"
     settings: ClassVar[dict[str, Any]] = {"workers": 5}
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        if SLOW:
-            RunningServer("process", workers=50).stop()  # its shared memory is kept for others
-        super().setUpClass()
-
     def setUp(self) -> None:
         super().setUp()
         logging.getLogger("server").setLevel(logging.CRITICAL)  # that connections are lost is expected here
@@ -450,33 +444,38 @@ class DeadWorkers(ServerCase):
         pairs = zip(after["per_worker"], before["per_worker"], strict=True)
         self.assertEqual([now["died"] - then["died"] for now, then in pairs], [1, 0, 0, 0, 0])
 
-    def test_one_dies_and_then_one_of_the_new_ones_as_soon_as_it_appears(self) -> None:
-        self.kill_one_and_a_new_one(self.running, 5, 40 if SLOW else 8)
 
-    @unittest.skipUnless(SLOW, "TESTS_SLOW is not 1")
-    def test_one_of_fifty_dies_and_then_a_new_one(self) -> None:
-        running = RunningServer("process", workers=50)
-        self.addCleanup(running.stop)
-        self.kill_one_and_a_new_one(running, 50, 40)
+@LINUX
+class DyingStarts(unittest.TestCase):
+    """kill -9 of a pool process, and of one of the new pool as soon as it appears."""
 
-    def kill_one_and_a_new_one(self, running: RunningServer, workers: int, rounds: int) -> None:
-        for turn in range(rounds):
-            pids = worker_pids(running.stats())
-            self.assertEqual((len(pids), alive(pids)), (workers, pids))
-            before = children_of(os.getpid())
-            os.kill(self.random.choice(sorted(pids)), signal.SIGKILL)
-            wait_until(lambda: not alive(pids), "the pool ends all workers with it")
-            with self.subTest(turn=turn), running.connect() as connection:
-                connection.settimeout(5)
-                connection.sendall(b"LIST\r\n\r\n")
-                connection.shutdown(socket.SHUT_WR)
-                give_up_at = time.monotonic() + 5
-                while not (new := children_of(os.getpid()) - before) and time.monotonic() < give_up_at:
-                    pass
-                with suppress(ProcessLookupError):
-                    os.kill(max(new), signal.SIGKILL)
-                self.assertIn(read_to_end(connection)[-4:], (b"", END))  # else it has raised TimeoutError
-                self.assertEqual(remote_list(running.client), [])
+    def test_every_client_gets_an_answer_or_an_end_and_the_pool_is_whole_again(self) -> None:
+        logging.disable()
+        self.addCleanup(logging.disable, logging.NOTSET)
+        for workers, rounds in ((5, 40), (50, 40)) if SLOW else ((5, 8),):
+            running = RunningServer("process", workers=workers)
+            self.addCleanup(running.stop)
+            for turn in range(rounds):
+                with self.subTest(workers=workers, turn=turn):
+                    self.kill_one_and_a_new_one(running, workers)
+
+    def kill_one_and_a_new_one(self, running: RunningServer, workers: int) -> None:
+        pids = worker_pids(running.stats())
+        self.assertEqual((len(pids), alive(pids)), (workers, pids))
+        before = children_of(os.getpid())
+        os.kill(min(pids), signal.SIGKILL)
+        wait_until(lambda: not alive(pids), "the pool ends all workers with it")
+        with running.connect() as connection:
+            connection.settimeout(5)
+            connection.sendall(b"LIST\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            give_up_at = time.monotonic() + 5
+            while not (new := children_of(os.getpid()) - before) and time.monotonic() < give_up_at:
+                pass
+            with suppress(ProcessLookupError):
+                os.kill(max(new), signal.SIGKILL)
+            self.assertIn(read_to_end(connection)[-4:], (b"", END))  # else it has raised TimeoutError
+        self.assertEqual(remote_list(running.client), [])
 
 
 class Clients(unittest.TestCase):
