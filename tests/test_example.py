@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import shutil
 import tempfile
 import unittest
@@ -16,6 +17,11 @@ from laporan.halaman import write_report
 from tests.support import ROOT
 
 EXAMPLE = ROOT / "hasil" / "contoh"
+
+
+def rounded(path: Path) -> str:
+    """Return a text with its long numbers rounded: since Python 3.12, sum() is more exact in the last digits."""
+    return re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.9g}", path.read_text(encoding="utf-8"))
 
 
 class Example(unittest.TestCase):
@@ -37,7 +43,8 @@ class Example(unittest.TestCase):
             shutil.copy(EXAMPLE / name, self.again)
         write_report(self.again)
         for name in ("temuan.csv", "rekap.md", "laporan.html"):
-            self.assertEqual((self.again / name).read_bytes(), (EXAMPLE / name).read_bytes(), name)
+            again, kept = (rounded(folder / name) for folder in (self.again, EXAMPLE))
+            self.assertTrue(again == kept, name)
 
     def test_it_is_a_whole_run_without_a_failure(self) -> None:
         with open(EXAMPLE / "rekap.csv", newline="", encoding="utf-8") as file:
