@@ -48,9 +48,9 @@ class FileError(Exception):
 def check_name(name: str) -> None:
     """Raise FileError unless `name` is a plain file name that any system can hold."""
     try:
-        length_bytes = len(name.encode("utf-8"))
+        length_bytes = max(len(name.encode("utf-8")), len(os.fsencode(name)))
     except UnicodeEncodeError:
-        raise FileError("nama file bukan UTF-8 yang sah") from None
+        raise FileError("nama file bukan UTF-8 yang sah, atau tidak dapat ditulis di sistem ini") from None
     if not name:
         raise FileError("nama file kosong")
     if length_bytes > NAME_LIMIT_BYTES:

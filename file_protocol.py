@@ -1,8 +1,7 @@
 """The wire: requests, replies and bodies, as bytes; both directions, for servers and clients.
 
-A `Connection` only buffers; the readers above it search and consume what it has received, and ask for more.
-The kernel keeps the time-outs, so each piece of a file costs one system call. Bodies are decoded and passed
-on in pieces: no file is ever whole in memory. docs/protocol.md describes the requests and replies.
+A `Connection` only buffers; the readers above it consume what it has received, and ask for more. The kernel
+keeps the time-outs. Bodies go on in pieces: no file is ever whole in memory. See docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -53,27 +52,24 @@ _REPLY_END = re.compile(END)
 _REPLY_END_OR_FILE = re.compile(END + rb'|"data_file"[ \t\r\n]*:[ \t\r\n]*"')
 
 _PARAMETERS = {"LIST": 0, "STATS": 0, "GET": 1, "DELETE": 1, "GET_RAW": 1, "UPLOAD": 1, "UPLOAD_RAW": 2}
-_UPLOADS = ("UPLOAD", "UPLOAD_RAW")
+UPLOADS = ("UPLOAD", "UPLOAD_RAW")  # with a body: unless all of it was read, nothing more can be
 _ERROR_TEXTS = {
     errno.ENOENT: "tidak ada", errno.EISDIR: "itu folder", errno.ENOTDIR: "itu bukan folder",
     errno.EACCES: "tidak diizinkan", errno.EPERM: "tidak diizinkan", errno.ENOSPC: "disk penuh",
-    errno.EDQUOT: "kuota disk habis", errno.EADDRINUSE: "port sedang dipakai program lain",
-    errno.EADDRNOTAVAIL: "alamat itu bukan milik mesin ini", errno.EMFILE: "terlalu banyak file terbuka",
-    errno.ECONNREFUSED: "ditolak", errno.ECONNRESET: "diputus di seberang",
-    errno.EPIPE: "diputus di seberang", errno.EROFS: "disk hanya dapat dibaca", errno.EIO: "disk rusak",
+    errno.EDQUOT: "kuota disk habis", errno.EROFS: "disk hanya dapat dibaca", errno.EIO: "disk rusak",
+    errno.EMFILE: "terlalu banyak file terbuka", errno.ENOMEM: "memori tidak cukup",
+    errno.EADDRINUSE: "port sedang dipakai program lain", errno.ECONNREFUSED: "ditolak",
+    errno.EADDRNOTAVAIL: "alamat itu bukan milik mesin ini", errno.ECONNRESET: "diputus di seberang",
+    errno.EPIPE: "diputus di seberang",
 }
 
 
 class ProtocolError(Exception):
-    """What came is not the protocol; the text is for people."""
-
-    framing_lost = True  # nothing more can be read after it
+    """What came is not the protocol, and nothing more can be read after it; the text is for people."""
 
 
 class BadCommand(ProtocolError):
     """A command that costs only itself: its end is known, so the next one can be read."""
-
-    framing_lost = False
 
 
 class Truncated(ProtocolError):
@@ -166,14 +162,12 @@ class Connection:
 
     def readable(self) -> bool:
         """Return True if the peer has sent data or closed, without blocking."""
+        if sys.platform == "win32":  # it has no MSG_DONTWAIT
+            return len(select.select([self._sock], [], [], 0)[0]) > 0
         try:
-            if sys.platform == "win32":  # it has no MSG_DONTWAIT
-                return len(select.select([self._sock], [], [], 0)[0]) > 0
             self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # it broke: the next receive() tells how
+        except OSError as error:  # if it broke, the next receive() tells how
+            return not isinstance(error, BlockingIOError)
         return True
 
     def _wait_for(self, wait_s: float | None, operation: Callable[..., int], *arguments: object) -> int:
@@ -288,11 +282,6 @@ class Request(NamedTuple):
     body: Iterator[bytes | memoryview]
     guessed: bool  # nothing ended the command but silence, or the end of what the client sends
 
-    @property
-    def has_body(self) -> bool:
-        """True if nothing more can be read on the connection unless the whole body was."""
-        return self.verb in _UPLOADS
-
 
 class RequestReader:
     """Finds the requests in what a Connection receives, in every form in which clients send them."""
@@ -341,7 +330,7 @@ class RequestReader:
         bare = _BARE.fullmatch(line)  # None while a quotation mark is still open
         if verb not in _PARAMETERS:
             return len(line) > 0
-        return verb not in _UPLOADS and bare is not None and bool(bare[1] or not _PARAMETERS[verb])
+        return verb not in UPLOADS and bare is not None and bool(bare[1] or not _PARAMETERS[verb])
 
     def _parse(self, line: bytes, guessed: bool = False) -> Request:
         # A web page can have a browser post text here. Its first line may come in parts, each after silence.
@@ -354,7 +343,7 @@ class RequestReader:
             raise ProtocolError("perintah bukan UTF-8 yang sah, atau tanda kutip tak berpasangan") from None
         verb, count = verb.upper(), len(parameters)
         needed = _PARAMETERS.get(verb)
-        end_is_unknown = guessed if needed is None else verb in _UPLOADS and count > 0
+        end_is_unknown = guessed if needed is None else verb in UPLOADS and count > 0
         error = ProtocolError if end_is_unknown else BadCommand
         if needed is None:
             raise error(UNKNOWN_REQUEST)
@@ -395,13 +384,6 @@ class RequestReader:
         yield from raw_pieces(self._connection, size_bytes)
 
 
-class Reply(NamedTuple):
-    """The end of a reply: the caller sends it after counting, so whoever has read it has been counted."""
-
-    tail: bytes
-    ok: bool
-
-
 def encode_reply(status: str, data: object = None, **fields: object) -> bytes:
     """Return a whole reply: `status`, then `data` and `fields`, all without those that are None."""
     reply = {"status": status, "data": data} | fields
@@ -416,24 +398,25 @@ class FileProtocol:
                  on_bytes: Callable[[int], None] = no_progress) -> None:
         self._files, self._stats, self._on_bytes = files, stats, on_bytes
 
-    def answer(self, request: Request, connection: Connection, waited_s: float | None = None) -> Reply:
-        """Do what was asked and send the reply, a refusal as well, all but its tail.
+    def answer(self, request: Request, connection: Connection, waited_s: float | None) -> tuple[bytes, bool]:
+        """Do what was asked, send the reply (a refusal as well) but for its tail, and return (tail, ok).
 
-        `waited_s` is how long the connection waited for a worker. Raises ConnectionError or TimeoutError when
-        the client is gone, OSError when the disk fails under a reply that has begun and must not be ended.
+        The caller sends the tail after counting: whoever has read it has been counted. `waited_s` is how long
+        the connection waited for a worker. Raises ConnectionError or TimeoutError when the client is gone,
+        OSError when the disk fails under a reply that has begun and must not be ended.
         """
         sent_bytes = connection.sent_bytes
         try:
-            return self._answer(request, connection, waited_s)
+            return self._answer(request, connection, waited_s), True
         except (FileError, ProtocolError) as refusal:
             message = str(refusal)
         except OSError as error:
             message = f"server tidak dapat mengerjakannya: {os_error_text(error)}"
-            if isinstance(error, TimeoutError) and request.has_body:
+            if isinstance(error, TimeoutError) and request.verb in UPLOADS:
                 message = "waktu habis sebelum isi file lengkap"
             elif isinstance(error, (ConnectionError, TimeoutError)) or connection.sent_bytes > sent_bytes:
                 raise
-        return Reply(encode_reply("ERROR", message), ok=False)
+        return encode_reply("ERROR", message), False
 
     def proses_string(self, string_datamasuk: str) -> str:
         """Run one whole command and return the reply, as the course's FileProtocol does."""
@@ -452,32 +435,30 @@ class FileProtocol:
             connection = Connection(there, idle_s=60, total_s=3600)
             try:
                 request = RequestReader(connection).next()
-                connection.send(self.answer(request, connection).tail if request else b"")
+                connection.send(self.answer(request, connection, None)[0] if request else b"")
             except ProtocolError as error:
                 connection.send(encode_reply("ERROR", str(error)))
             there.shutdown(socket.SHUT_RDWR)
             asking.join()
         return reply.removesuffix(END).decode("utf-8", "replace")
 
-    def _answer(self, request: Request, connection: Connection, waited_s: float | None) -> Reply:
+    def _answer(self, request: Request, connection: Connection, waited_s: float | None) -> bytes:
         name = request.parameters[0] if request.parameters else ""
-        if request.verb in _UPLOADS:
-            reply = self._upload(name, request, waited_s)
-        elif request.verb == "GET":
+        if request.verb in UPLOADS:
+            return self._upload(name, request, waited_s)
+        if request.verb == "GET":
             return self._get(name, connection, waited_s)
-        elif request.verb == "GET_RAW":
+        if request.verb == "GET_RAW":
             return self._get_raw(name, connection, waited_s)
-        elif request.verb == "LIST":
+        if request.verb == "LIST":
             sizes_bytes = self._files.list()
-            reply = encode_reply("OK", list(sizes_bytes), data_ukuran=list(sizes_bytes.values()))
-        elif request.verb == "DELETE":
+            return encode_reply("OK", list(sizes_bytes), data_ukuran=list(sizes_bytes.values()))
+        if request.verb == "DELETE":
             self._files.delete(name)
-            reply = encode_reply("OK", f"{name} sudah dihapus", data_namafile=name)
-        else:
-            reply = encode_reply("OK", self._stats())
-        return Reply(reply, ok=True)
+            return encode_reply("OK", f"{name} sudah dihapus", data_namafile=name)
+        return encode_reply("OK", self._stats())
 
-    def _get(self, name: str, connection: Connection, waited_s: float | None) -> Reply:
+    def _get(self, name: str, connection: Connection, waited_s: float | None) -> bytes:
         file, size_bytes = self._files.get(name)
         told = {"data_namafile": name, "data_ukuran": size_bytes, "data_antre_s": waited_s, "data_file": ""}
         unsent, crc32 = encode_reply("OK", **told).removesuffix(b'"}' + END), 0
@@ -487,9 +468,9 @@ class FileProtocol:
                 crc32 = zlib.crc32(piece, crc32)
                 unsent = binascii.b2a_base64(piece, newline=False)
                 self._on_bytes(len(piece))
-        return Reply(unsent + b'","data_crc32":"%08x"}' % crc32 + END, ok=True)
+        return unsent + b'","data_crc32":"%08x"}' % crc32 + END
 
-    def _get_raw(self, name: str, connection: Connection, waited_s: float | None) -> Reply:
+    def _get_raw(self, name: str, connection: Connection, waited_s: float | None) -> bytes:
         file, size_bytes = self._files.get(name)
         unsent = encode_reply("OK", data_namafile=name, data_ukuran=size_bytes, data_antre_s=waited_s)
         last_bytes = min(size_bytes, FILE_PIECE_BYTES)  # the tail, which the caller sends
@@ -500,7 +481,7 @@ class FileProtocol:
                 unsent = b""
             unsent += b"".join(map(bytes, _file_pieces(file, last_bytes)))
         self._on_bytes(last_bytes)
-        return Reply(unsent, ok=True)
+        return unsent
 
     def _upload(self, name: str, request: Request, waited_s: float | None) -> bytes:
         size_bytes = crc32 = 0
@@ -591,11 +572,12 @@ def _take_through(connection: Connection, pattern: re.Pattern[bytes]) -> bytes:
     return connection.take(found.end())
 
 
-def os_error_text(error: OSError) -> str:
-    """Return why the system refused: in Indonesian where it is common, else as the system says it."""
+def os_error_text(error: BaseException) -> str:
+    """Return why the system refused: in Indonesian where it is common, else as the error says it."""
     if isinstance(error, socket.gaierror):
         return "nama host tidak dikenal"
-    return _ERROR_TEXTS.get(error.errno or 0) or error.strerror or str(error)
+    text = _ERROR_TEXTS.get(getattr(error, "errno", 0)) or getattr(error, "strerror", None) or str(error)
+    return text or type(error).__name__
 
 
 def prepare_streams() -> None:

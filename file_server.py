@@ -11,15 +11,17 @@ The accepting process keeps its handle on each connection until the end: submit(
 from __future__ import annotations
 
 import argparse
+import atexit
 import ctypes
 import itertools
 import json
 import logging
+import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
 import queue
-import selectors
+import select
 import signal
 import socket
 import sys
@@ -37,8 +39,8 @@ from typing import Any, NamedTuple, TextIO
 
 from file_interface import FileInterface
 from file_protocol import (
-    DEFAULT_HOST, DEFAULT_PORT, Connection, FileProtocol, ProtocolError, Request, RequestReader, encode_reply,
-    os_error_text, prepare_streams, say,
+    DEFAULT_HOST, DEFAULT_PORT, UPLOADS, BadCommand, Connection, FileProtocol, ProtocolError, Request,
+    RequestReader, encode_reply, os_error_text, prepare_streams, say,
 )
 
 try:
@@ -53,10 +55,12 @@ DEFAULT_DIRECTORY = HERE / "files"
 BACKLOG = 1024  # a burst of clients waits here until it is accepted; the kernel may allow less
 MAX_WORKERS = 1000
 START_PAUSES_S = (0.0, 0.02, 0.1, 0.3, 0.6)  # before each try: a failed fork server needs a moment to end
-START_TIMEOUT_S = 60.0  # for the whole pool to come up
+START_TIMEOUT_S = 60.0  # for all processes of a pool to come up
 WATCH_S = 0.1  # how often a starting pool looks whether one of its processes has died
 SOCKET_FOLDER_LIMIT_BYTES = 70  # an AF_UNIX path may have 103 bytes on macOS, and multiprocessing adds 32
 WANTED_DESCRIPTORS = 10240
+THREAD_BYTES = 8 << 20  # of addresses: its stack, where `ulimit -s` is as usual
+OWN_THREADS = 4  # of an executor of processes, and of what hands connections over to them
 OTHER_DESCRIPTORS = 64  # for all that is not a client
 MAX_LINGERING = 32  # connections that were refused and may still hear so
 REST_S = 0.5  # between two requests while others wait; with LINGER_S a worker is free after 1 s
@@ -71,8 +75,8 @@ class ServerError(RuntimeError):
     """A pool or a server cannot start or go on; the text is for people, in Indonesian."""
 
 
-# What a start may end in: EOFError where the fork server is gone, RuntimeError where the executor is broken.
-START_ERRORS = (OSError, RuntimeError, ValueError, EOFError, ImportError, MemoryError)
+# What a start may end in: RuntimeError where a thread is not to be had, or the executor is broken.
+START_ERRORS = (OSError, RuntimeError, ValueError, ImportError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -103,18 +107,17 @@ class Settings:
 
 def default_start_method() -> str:
     """Return "forkserver" where there is one and its socket fits into the temporary folder, else "spawn"."""
-    methods = multiprocessing.get_all_start_methods()
-    return "forkserver" if "forkserver" in methods and _has_short_path(tempfile.gettempdir()) else "spawn"
+    known = "forkserver" in multiprocessing.get_all_start_methods()
+    return "forkserver" if known and _sockets_fit() else "spawn"
 
 
-def _has_short_path(folder: str) -> bool:
-    return len(os.fsencode(folder)) <= SOCKET_FOLDER_LIMIT_BYTES
+def _sockets_fit() -> bool:
+    return len(os.fsencode(tempfile.gettempdir())) <= SOCKET_FOLDER_LIMIT_BYTES
 
 
 class Pool(Executor):
     """What pools have in common. Each is made with (workers, start method, initializer, its arguments)."""
 
-    start_method: str | None = None
     children: Iterable[multiprocessing.process.BaseProcess] = ()
     share: Callable[[Any], Any] = staticmethod(lambda kind: kind())  # a zeroed ctypes object for all workers
     choose_start_method: Callable[[str | None], str | None] = staticmethod(lambda wanted: None)
@@ -122,11 +125,8 @@ class Pool(Executor):
     def start(self) -> None:
         """Return when all workers are there, which executors start lazily; raises what keeps one from it."""
 
-    def kill(self) -> None:
-        """Give up a start that failed, and end worker processes at once; a thread cannot be ended."""
-
     def stop(self, hurry: bool = False) -> None:
-        """End all workers; `hurry` does not wait for those that hang."""
+        """End all workers; `hurry` gives up a start, and does not wait for those that hang."""
 
     def check(self) -> None:
         """Raise ServerError if the pool can never work again."""
@@ -171,13 +171,12 @@ class ThreadPool(Pool, ThreadPoolExecutor):
         super().__init__(workers, "worker", _begin_worker, (self._barrier, *begin))
 
     def start(self) -> None:
+        _require_memory(self._max_workers)
         for future in [self.submit(os.getpid) for _ in range(self._max_workers)]:
             future.result()
 
-    def kill(self) -> None:
-        self._barrier.abort()
-
     def stop(self, hurry: bool = False) -> None:
+        self._barrier.abort()  # nobody is there, unless the start was given up
         self.shutdown(wait=not hurry, cancel_futures=hurry)
 
 
@@ -190,7 +189,7 @@ class ProcessPool(Pool, ProcessPoolExecutor):
     def __init__(self, workers: int, start_method: str | None, *begin: Any) -> None:
         self.workers = workers
         self.start_method = self.choose_start_method(start_method)
-        if not _has_short_path(tempfile.gettempdir()):  # connections are handed over through a socket there
+        if not _sockets_fit():  # connections are handed over through a socket there
             tempfile.tempdir = next(filter(os.path.isdir, ("/tmp", "/var/tmp")), None)
         context: Any = multiprocessing.get_context(self.start_method)
         # Our scripts that are in use here are imported once, by the fork server, and not by each process.
@@ -198,31 +197,34 @@ class ProcessPool(Pool, ProcessPoolExecutor):
         # The fork server has no stderr to hand on (see _start_fork_server); a Connection can be sent.
         stderr = None if os.name == "nt" else multiprocessing.connection.Connection(os.dup(2), readable=False)
         with _worker_environment():  # what counts the semaphores is a process as well
-            barrier = context.Barrier(workers)
-        super().__init__(workers, context, _begin_process, (stderr, barrier, *begin))
+            self._barrier = context.Barrier(workers, timeout=START_TIMEOUT_S)
+        super().__init__(workers, context, _begin_process, (stderr, self._barrier, *begin))
         # All are to be started before the executor's own thread begins: it iterates over them if one dies.
         self._safe_to_dynamically_spawn_children = False
 
     def start(self) -> None:
+        _require_memory(OWN_THREADS)
         before = set(multiprocessing.active_children())
         try:
             with _worker_environment():
                 if self.start_method == "forkserver":
                     _start_fork_server()
                 futures = [self.submit(os.getpid) for _ in range(self.workers)]
+        except EOFError:
+            raise ServerError("sistem tidak memberi cukup proses") from None
         finally:
             self.children = set(multiprocessing.active_children()) - before
         sentinels = [child.sentinel for child in self.children]
-        give_up_at = time.monotonic() + START_TIMEOUT_S
         while wait(futures, WATCH_S).not_done:
             if len(sentinels) < self.workers or multiprocessing.connection.wait(sentinels, 0):
                 raise ServerError("sebuah proses mati saat dimulai")
-            if time.monotonic() > give_up_at:
-                raise ServerError(f"tidak siap dalam {START_TIMEOUT_S:g} detik")
+        if self._barrier.broken:
+            raise ServerError(f"tidak siap dalam {START_TIMEOUT_S:g} detik")
         for future in futures:
             future.result()
 
     def kill(self) -> None:
+        """End the workers at once, whatever they do."""
         for child in self.children:
             child.kill()
 
@@ -238,8 +240,11 @@ class ProcessPool(Pool, ProcessPoolExecutor):
             resource_sharer.stop(STOP_TIMEOUT_S)  # drops copies of connections that no worker has fetched
 
     def check(self) -> None:
-        if not os.path.isdir(util.get_temp_dir()):
-            raise ServerError(f"folder sementara {util.get_temp_dir()} hilang; jalankan server lagi")
+        folder = util.get_temp_dir()  # of the sockets by which connections are handed over
+        if not os.path.isdir(folder):
+            # At its exit multiprocessing would complain of what it can no longer remove.
+            atexit.register(setattr, sys, "stderr", open(os.devnull, "w"))
+            raise ServerError(f"folder sementara {folder} hilang; jalankan server lagi")
 
 
 POOLS: dict[str, type[Any]] = {"thread": ThreadPool, "process": ProcessPool, "legacy": ThreadPerClient}
@@ -263,15 +268,12 @@ def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None
         except BaseException as error:
             failure = error
             if pool:
-                pool.kill()
                 with suppress(RuntimeError):  # a thread of its own could not be started
-                    pool.shutdown()  # its threads still close descriptors: not while the next try opens some
+                    pool.stop(hurry=True)
             if not isinstance(error, START_ERRORS):
                 raise
-    text = os_error_text(failure) if isinstance(failure, OSError) else str(failure) or type(failure).__name__
-    if isinstance(failure, EOFError):
-        text = "sistem tidak memberi cukup proses"
-    raise ServerError(f"pool {workers} {kind} tidak dapat dibuat ({text})")
+    assert failure
+    raise ServerError(f"pool {workers} {kind} tidak dapat dibuat ({os_error_text(failure)})")
 
 
 @contextmanager
@@ -290,8 +292,7 @@ def _worker_environment() -> Iterator[None]:
         yield
     finally:
         main.update(main_file)
-        for name in {"PYTHONSAFEPATH", "PYTHONPATH"} - set(before):
-            del os.environ[name]
+        os.environ.clear()
         os.environ |= before
 
 
@@ -310,19 +311,16 @@ def _start_fork_server() -> None:
 def _begin_worker(barrier: Any, initializer: Callable[..., object] | None, args: tuple[Any, ...]) -> None:
     """Bind a new worker to one index; the barrier keeps any from working before all are there."""
     with suppress(threading.BrokenBarrierError):  # the start was given up
-        index = barrier.wait(START_TIMEOUT_S)
+        index = barrier.wait()
         if initializer:
             initializer(index, *args)
-        barrier.wait(START_TIMEOUT_S)
+        barrier.wait()
 
 
 def _begin_process(stderr: Any, *begin: Any) -> None:
     """Begin a worker process: it leaves Ctrl-C to its parent, and ends when that is gone, even if killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only for worker processes"
-
-    def watch(sentinel: int) -> None:
-        multiprocessing.connection.wait([sentinel])
+    def watch() -> None:
+        multiprocessing.parent_process().join()  # type: ignore[union-attr]
         os._exit(1)
 
     if stderr:
@@ -330,7 +328,7 @@ def _begin_process(stderr: Any, *begin: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging()
     try:
-        threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=watch, daemon=True).start()
         _begin_worker(*begin)
     except (OSError, RuntimeError, MemoryError):  # the system has no more: the parent sees us end
         os._exit(1)
@@ -347,6 +345,13 @@ def raise_descriptor_limit() -> int:
     return soft if soft >= 0 else sys.maxsize
 
 
+def _require_memory(threads: int) -> None:
+    """Raise OSError unless so many threads find room: one that has none while it begins hangs its starter."""
+    if resource:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        mmap.mmap(-1, threads * THREAD_BYTES, flags, mmap.PROT_READ).close()  # addresses only
+
+
 def memory_of(pids: Iterable[int]) -> tuple[int | None, int | None]:
     """Return the memory of processes now (the sum of their Pss: shared pages count once) and the largest peak
     of one of them, in bytes, or None where the system does not tell."""
@@ -359,18 +364,12 @@ def memory_of(pids: Iterable[int]) -> tuple[int | None, int | None]:
 
 
 class _Slot(ctypes.Structure):
-    """One worker's counts, written by that worker alone: its process, the connection that it began last,
-    whether it has one and answers a request, what came of all requests, and what they cost."""
+    """Counts, each with one writer. Of a worker: the connection that it began last, whether it has one and
+    answers a request, what came of all requests. Of the accepting process: the second row."""
 
     _fields_ = [(name, ctypes.c_int64) for name in (
-        "pid", "connection", "active", "busy", "succeeded", "failed", "died", "file_bytes", "cpu_us")]
-
-
-class _Shared(ctypes.Structure):
-    """What the accepting process tells the workers. started_at is time.monotonic(), one clock for all."""
-
-    _fields_ = [("started_at", ctypes.c_double), *(
-        (name, ctypes.c_int64) for name in ("pid", "open", "refused", "stopping", "cpu_us"))]
+        "connection", "active", "busy", "succeeded", "failed", "died", "file_bytes",
+        "pid", "cpu_us", "open", "refused", "stopping")]
 
 
 class WorkerTable:
@@ -384,31 +383,30 @@ class WorkerTable:
         pool = POOLS[mode]
         self.mode, self.workers = mode, workers
         self.start_method = pool.choose_start_method(start_method)
-        self.slots, self.shared = pool.share(_Slot * slots), pool.share(_Shared)
+        self.slots, self.shared = pool.share(_Slot * slots), pool.share(_Slot)
         self.shared.pid = os.getpid()
-        self.shared.started_at = time.monotonic()
+        self._started_at = time.monotonic()  # one clock for all processes
 
     def waiting(self) -> int:
         """Return how many connections have no worker."""
         active: int = sum(slot.active for slot in self.slots)
-        return int(max(0, self.shared.open - active))
+        return max(0, int(self.shared.open) - active)
 
     def stats(self) -> dict[str, Any]:
         """Return the counts as a dict that JSON can carry; see ThreadPoolServer.get_worker_stats()."""
         used = [slot for slot in self.slots if slot.pid]
-        shared = self.shared
         names = "active", "succeeded", "failed", "file_bytes"
         active, succeeded, failed, file_bytes = (sum(getattr(slot, name) for slot in used) for name in names)
-        uptime_s = time.monotonic() - shared.started_at
-        cpu_us = {slot.pid: slot.cpu_us for slot in used} | {shared.pid: shared.cpu_us}
-        if os.getpid() in cpu_us:
-            cpu_us[os.getpid()] = int(time.process_time() * 1e6)
+        uptime_s = time.monotonic() - self._started_at
+        cpu_us = {slot.pid: slot.cpu_us for slot in [*used, self.shared]}
+        cpu_us[os.getpid()] = int(time.process_time() * 1e6)
         memory_bytes, peak_bytes = memory_of(cpu_us)
         told = "pid", "succeeded", "failed", "died", "busy"
         return {
             "mode": self.mode, "workers": self.workers, "start_method": self.start_method,
-            "active": active, "waiting": max(0, shared.open - active), "idle": max(0, self.workers - active),
-            "succeeded": succeeded, "failed": failed, "total": succeeded + failed, "refused": shared.refused,
+            "active": active, "waiting": self.waiting(), "idle": max(0, self.workers - active),
+            "succeeded": succeeded, "failed": failed, "total": succeeded + failed,
+            "refused": self.shared.refused,
             "file_bytes": file_bytes, "throughput_byte_per_s": round(file_bytes / uptime_s),
             "uptime_s": round(uptime_s, 3), "cpu_s": round(sum(cpu_us.values()) / 1e6, 3),
             "memory_bytes": memory_bytes, "peak_memory_bytes": peak_bytes,
@@ -420,6 +418,7 @@ class Worker:
     """Serves one connection after another; knows which files, which limits, and where to count."""
 
     def __init__(self, index: int, settings: Settings, table: WorkerTable) -> None:
+        """Count in slot `index` of the table. Raises OSError if the folder is gone."""
         self._settings, self._table, self._slot = settings, table, table.slots[index]
         self._slot.pid = os.getpid()
         self._slot.cpu_us = int(time.process_time() * 1e6)  # what starting has cost is no request's
@@ -437,13 +436,12 @@ class Worker:
         try:
             self._converse(connection, reader, time.monotonic() - accepted_at)
         except TimeoutError:
-            log.info("koneksi %d: waktu habis", number)
             if connection.first_byte_at is None or reader.has_partial_request:
                 connection.restart_deadline()
                 with suppress(OSError):
                     connection.send(encode_reply("ERROR", "waktu tunggu habis"))
-        except OSError as error:
-            log.info("koneksi %d: terputus (%s)", number, error)
+        except OSError:
+            pass  # the client has left
         finally:
             end_conversation(sock)
             self._slot.active = 0
@@ -468,7 +466,7 @@ class Worker:
                     return
             except ProtocolError as error:
                 connection.send(encode_reply("ERROR", str(error)))
-                if error.framing_lost:
+                if not isinstance(error, BadCommand):
                     return
             waited_s = None
             long_turn = count >= TURN_REQUESTS or time.monotonic() - begun_at >= TURN_S
@@ -497,22 +495,20 @@ class Worker:
         ok = None
         slot.busy = counted
         try:
-            reply = self._protocol.answer(request, connection, waited_s)
-            ok = reply.ok
+            tail, ok = self._protocol.answer(request, connection, waited_s)
             slot.busy = 0  # from here on it is counted as what it is, even if this worker is killed
             slot.succeeded += counted and ok
             slot.failed += counted and not ok
             connection.restart_deadline()  # a reply that says "too late" must still go out
-            connection.send(reply.tail)
-            return ok or not request.has_body
+            connection.send(tail)
+            return ok or request.verb not in UPLOADS
         except BaseException as error:
             slot.succeeded -= counted and ok is True
             slot.failed += counted and ok is not False
             if not isinstance(error, OSError):
                 raise
-            expected = isinstance(error, (ConnectionError, TimeoutError))
-            log.log(logging.INFO if expected else logging.ERROR, "%s %s: %s", request.verb,
-                    " ".join(request.parameters), os_error_text(error))
+            if not isinstance(error, (ConnectionError, TimeoutError)):
+                log.error("%s %s: %s", request.verb, " ".join(request.parameters), os_error_text(error))
             return False  # without the end of the reply: so the client sees that it is not whole
         finally:
             slot.cpu_us = int(time.process_time() * 1e6)
@@ -579,15 +575,14 @@ class FileServer:
             self.files.remove_debris()
             self.table = WorkerTable(mode, workers, slots, settings.start_method)
         except OSError as error:
-            raise ServerError(f"{settings.directory} tidak dapat dilayani ({os_error_text(error)})") from None
+            place = error.filename or settings.directory  # or where shared memory is kept
+            raise ServerError(f"{place} tidak dapat dipakai ({os_error_text(error)})") from None
         self._numbers = itertools.count(1)
         self._open: dict[int, _Client] = {}  # accepted and not done
         self._done: queue.SimpleQueue[int] = queue.SimpleQueue()  # their numbers, once done; any thread puts
         self._refused: list[tuple[float, socket.socket]] = []  # and when to close them
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_sender.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_receiver, selectors.EVENT_READ)
 
     def __enter__(self) -> FileServer:
         self._start_workers()  # before listening: no worker inherits a client, and no client waits for it
@@ -599,20 +594,14 @@ class FileServer:
             self._pool.stop()
             raise ServerError(f"tidak dapat memakai {host}:{port} ({os_error_text(error)})") from None
         self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self.table.shared.started_at = time.monotonic()
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]  # to connect to
         return self
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """The host and the port to connect to."""
-        host, port = self._listener.getsockname()[:2]
-        return host, port
 
     def serve_forever(self) -> None:
         """Accept connections and hand them over, until stop(). Raises ServerError if none can be started."""
         while not self.table.shared.stopping:
-            ready = [key.fileobj for key, _ in self._selector.select(1.0)]
+            ready, _, _ = select.select([self._listener, self._wake_receiver], [], [], 1.0)
+            self._pool.check()
             if self._wake_receiver in ready:
                 self._wake_receiver.recv(4096)
             if self._listener in ready:
@@ -646,7 +635,6 @@ class FileServer:
         self._reap()
         for sock in (self._wake_receiver, self._wake_sender, *(sock for _, sock in self._refused)):
             sock.close()
-        self._selector.close()
 
     def _start_workers(self) -> None:
         table = self.table
@@ -660,9 +648,7 @@ class FileServer:
             return  # it left before we came
         except OSError as error:  # the system has no descriptor left: wait for a connection to end
             log.warning("koneksi tidak dapat diterima: %s", os_error_text(error))
-            self._selector.unregister(self._listener)
-            self._selector.select(1.0)
-            self._selector.register(self._listener, selectors.EVENT_READ)
+            select.select([self._wake_receiver], [], [], 1.0)
             return
         with suppress(OSError):  # macOS refuses when the client has left already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -713,7 +699,6 @@ class FileServer:
             if error:
                 log.error("koneksi %d: galat yang tidak terduga", client.number, exc_info=error)
                 end_at_once(client.sock)
-                self._pool.check()
             client.sock.close()
         if orphans:
             self._rescue(orphans)
@@ -730,7 +715,6 @@ class FileServer:
             slot.failed += slot.busy
             slot.active = slot.busy = 0
         if not stopping:
-            self._pool.check()
             self._start_workers()
         for client in orphans:
             if client.number not in begun and not stopping:
@@ -794,9 +778,9 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
     configure_logging()
     sys.excepthook = _log_lost_worker
     as_json = options.json or not sys.stdout.isatty()
+    options.directory = options.directory.absolute()
     try:
         try:
-            options.directory = options.directory.absolute()
             settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
             server = make_server(settings, options.mode)
         except ValueError as error:
@@ -806,9 +790,9 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
             host, port = server.address
             table = server.table
             if as_json:
-                ready = {"event": "ready", "host": host, "port": port, "mode": table.mode, "pid": os.getpid()}
-                ready |= {"workers": table.workers, "start_method": table.start_method}
-                tell(json.dumps(ready), sys.stdout)
+                tell(json.dumps({
+                    "event": "ready", "host": host, "port": port, "mode": table.mode, "pid": os.getpid(),
+                    "workers": table.workers, "start_method": table.start_method}), sys.stdout)
             tell(f"server siap di {host}:{port} ({table.mode}, {table.workers or 'tak terbatas'} worker); "
                  "Ctrl-C untuk berhenti")
             server.serve_forever()

@@ -1,7 +1,6 @@
 """The pool server that watches itself: what run_for_test.py starts for each row.
 
-``ThreadPoolServer`` is a PoolServer, of threads or processes, with get_worker_stats() and, if asked, a line
-about its workers now and then. A thread of its own writes it, also when every worker is busy.
+A thread of its own writes a line about the workers now and then, also when all of them are busy.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from file_server import PoolServer, Settings, run, server_parser, tell
 
 
 class ThreadPoolServer(PoolServer):
-    """A pool server whose workers can be watched while it runs."""
+    """A pool server, of threads or processes, whose workers can be watched while it runs."""
 
     def __init__(self, settings: Settings, mode: str, monitor_s: float | None = None) -> None:
         """Write a line about the workers every `monitor_s` seconds, if given. Raises ServerError."""
@@ -25,40 +24,31 @@ class ThreadPoolServer(PoolServer):
             raise ValueError("--monitor harus lebih dari 0 detik")
         super().__init__(settings, mode)
         self._monitor_s = monitor_s
-        self._ended = threading.Event()
-        self._monitor = threading.Thread(target=self._watch, name="monitor")
 
     def get_worker_stats(self) -> dict[str, Any]:
         """Return what the workers do and have done, as the wire's STATS does.
 
-        mode, workers, start_method: the pool. active, waiting, idle: workers with a connection, connections
-        without a worker, workers without a connection. succeeded, failed, total: requests but STATS. refused:
-        connections turned away. file_bytes: moved either way. cpu_s: of the server and its workers.
-        memory_bytes: the sum of their Pss, peak_memory_bytes: the largest peak of one, or None.
-        per_worker: pid, succeeded, failed, died, and busy (it answers a request) of each.
+        active, waiting, idle: workers with a connection, connections without a worker, workers without one.
+        succeeded, failed, total: requests but STATS; refused: connections. file_bytes: moved either way.
+        cpu_s: of server and workers. memory_bytes: the sum of their Pss, or None. per_worker: of each.
         """
         return self.table.stats()
 
     def __enter__(self) -> ThreadPoolServer:
         super().__enter__()
         if self._monitor_s:
-            self._monitor.start()
+            threading.Thread(target=self._watch, args=(self._monitor_s,), daemon=True).start()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        if self._monitor_s:
-            self._monitor.join()
-        super().__exit__(*error)
-
-    def _watch(self) -> None:
-        before_bytes, before_s = 0, time.monotonic()
-        while not self._ended.wait(self._monitor_s):
-            stats, now_s = self.get_worker_stats(), time.monotonic()
-            rate = (stats["file_bytes"] - before_bytes) / (now_s - before_s)
-            before_bytes, before_s = stats["file_bytes"], now_s
+    def _watch(self, period_s: float) -> None:
+        stats = self.get_worker_stats()
+        while not self.table.shared.stopping:
+            time.sleep(period_s)
+            before, stats = stats, self.get_worker_stats()
+            mb = (stats["file_bytes"] - before["file_bytes"]) / 2**20
+            rate = f"{mb / max(stats['uptime_s'] - before['uptime_s'], 0.001):.1f}".replace(".", ",")
             tell(f"aktif {stats['active']} | antre {stats['waiting']} | menganggur {stats['idle']} | "
-                 f"sukses {stats['succeeded']} | gagal {stats['failed']} | {rate / 2**20:.1f} MB/detik")
+                 f"sukses {stats['succeeded']} | gagal {stats['failed']} | {rate} MB/detik")
 
 
 def _stop_with_stdin(server: ThreadPoolServer) -> None:

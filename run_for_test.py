@@ -1,8 +1,7 @@
 """The whole table: every combination, a fresh server for each row, a CSV, a recap and a report.
 
-For each row it starts file_thread_pool.py and file_client_stress_test.py at the same time, tells the client
-the server's port, and stops the server once the client has its result. So no row inherits anything from the
-one before but the test file. rekap.csv has a line for each repeat of each row, and is the journal as well.
+Each row has a file_thread_pool.py and a file_client_stress_test.py of its own, started at the same time, and
+inherits nothing but the test file. rekap.csv has a line for each repeat of each row, and is the journal.
 """
 
 from __future__ import annotations
@@ -13,43 +12,33 @@ import json
 import os
 import platform
 import random
-import secrets
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import time
-from argparse import SUPPRESS, ArgumentParser, Namespace
-from collections.abc import Iterator
+from argparse import ArgumentParser, Namespace
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from file_client_cli import Server, interrupt_on_signals, number_text, printable, size_text
+from file_client_cli import Server, interrupt_on_signals, number_text, printable
 from file_client_stress_test import (
-    COLUMNS, ENCODINGS, EXECUTORS, MB, OPERATIONS, Outcome, append_csv, default_start_method, error_text,
-    make_test_file, row_text, summarise,
-)
-from file_protocol import DEFAULT_HOST, os_error_text, prepare_streams, say
+    COLUMNS, ENCODINGS, EXECUTORS, OPERATIONS, Outcome, append_csv, default_start_method, error_text,
+    make_test_file, row_text, summarise)
+from file_protocol import DEFAULT_HOST, prepare_streams, say
 from laporan.halaman import write_report
 
 HERE = Path(__file__).resolve().parent
 END_TIMEOUT_S = 20.0  # for a server or a client to end after being told to
 HANG_S = 300.0  # how long a client may take besides its time-outs
-ROW_S, BYTES_PER_S = 0.6, 250 * MB  # what a row takes: for the first estimate
+ROW_S, MB_PER_S = 0.6, 250  # what a row takes, for the estimate
 SAME_TO_RESUME = ("cpu", "inti_cpu", "python", "start_method")
-LINE = 80  # columns of a terminal
 OPTIONS = ("server_models", "client_models", "operations", "volumes", "client_workers", "server_workers",
            "encodings", "quick", "timeout", "repeat", "seed", "host")  # what makes up a run
-
-
-class Stopped(Exception):
-    """No further row can be measured; the text is for people, in Indonesian."""
 
 
 class Combination(NamedTuple):
@@ -69,124 +58,104 @@ class Combination(NamedTuple):
                  f"{self.client_worker_pool}/{self.server_worker_pool}", self.encoding]
         return " ".join(part for part in parts if part not in ("0 MB", "base64"))
 
-    @property
-    def cost_s(self) -> float:
-        """What it may take, in seconds, as far as one knows before."""
-        return ROW_S + self.volume_mb * MB * self.client_worker_pool / BYTES_PER_S
-
 
 Key = tuple[Combination, int]  # a row, and which repeat of it
 Journal = dict[Key, dict[str, Any]]  # what came of each, by column
 
 
-def combinations(options: Namespace) -> list[Combination]:
-    """Return all rows in the order of the table: each pair of models has its own, numbered from 1."""
-    rows = [(operation, volume_mb, clients, workers) for operation in options.operations
-            for volume_mb in (options.volumes if operation != "list" else [0])  # a LIST moves no file
-            for clients in options.client_workers for workers in options.server_workers]
-    return [Combination(nomor, server, client, *row, encoding)
-            for encoding in options.encodings for server in options.server_models
-            for client in options.client_models for nomor, row in enumerate(rows, start=1)]
-
-
-def measuring_order(options: Namespace) -> Iterator[Key]:
-    """Yield all repeats of all rows. Rows that differ in models or encoding alone follow each other, in an
+def measuring_order(options: Namespace) -> list[Key]:
+    """Return all repeats of all rows. Rows that differ in models or encoding alone follow each other, in an
     order that is reversed every other time; with repeats, these blocks are shuffled anew in every round."""
-    by_block: dict[Any, list[Combination]] = {}
-    for row in combinations(options):
-        by_block.setdefault(row[3:7], []).append(row)
-    blocks, step, chance = list(by_block.values()), 1, random.Random(options.seed)
+    table = [(operation, volume_mb, clients, workers) for operation in options.operations
+             for volume_mb in (options.volumes if operation != "list" else [0])  # a LIST moves no file
+             for clients in options.client_workers for workers in options.server_workers]
+    models = list(itertools.product(options.encodings, options.server_models, options.client_models))
+    blocks = [[Combination(nomor, server, client, *row, encoding) for encoding, server, client in models]
+              for nomor, row in enumerate(table, start=1)]
+    order: list[Key] = []
+    chance, step = random.Random(options.seed), 1
     for repeat in range(1, options.repeat + 1):
         if options.repeat > 1:
             chance.shuffle(blocks)
         for block in blocks:
-            yield from ((row, repeat) for row in block[::step])
+            order += [(row, repeat) for row in block[::step]]
             step = -step
+    return order
 
 
-# ---- one row
-
-
-def run_row(row: Combination, options: Namespace, folder: Path, log: IO[str]) -> dict[str, Any]:
-    """Run one row with its files in `folder`; return its raw data. Raises Stopped if no server can be had."""
-    served = folder / "server"
-    served.mkdir()
+def run_row(row: Combination, options: Namespace, folder: Path, label: str, log: IO[bytes]) -> dict[str, Any]:
+    """Run a row with its files in `folder`; return its raw data. Raises RuntimeError if no server starts."""
+    served = folder / str(row.volume_mb)
+    served.mkdir(exist_ok=True)
+    test_file = make_test_file(served, row.volume_mb)
     common = ["--host", options.host, "--port", 0, "--json"]
-    server = ["file_thread_pool.py", row.server_worker_pool, row.model_server, *common, "--files", served,
-              "--grace", 2, "--stop-with-stdin"]
-    client = ["file_client_stress_test.py", *common, "--folder", folder, "--timeout", options.timeout,
+    server = [HERE / "file_thread_pool.py", row.server_worker_pool, row.model_server, *common,
+              "--files", served, "--grace", 2, "--stop-with-stdin"]
+    client = [HERE / "file_client_stress_test.py", *common, "--folder", served, "--timeout", options.timeout,
               "--operation", row.operasi, "--volume", row.volume_mb or 1, "--clients", row.client_worker_pool,
               "--executor", row.model_client, "--encoding", row.encoding]
-    try:
-        if row.operasi == "download":
-            path = make_test_file(folder, row.volume_mb)
-            client += ["--served", path.name]
-            try:
-                os.link(path, served / path.name)
-            except OSError:  # not every file system can
-                shutil.copyfile(path, served / path.name)
-        cwd = HERE if row.model_client in EXECUTORS else None  # an engine's module may be where the user is
-        line, said, died = run_pair(server, client, cwd, 2 * options.timeout + HANG_S, log)
-    finally:
-        shutil.rmtree(served, ignore_errors=True)
+    if row.operasi == "download":
+        client += ["--served", test_file.name]
+    cwd = HERE if row.model_client in EXECUTORS else None  # an engine's module may be where the user is
+    line, why, died = run_pair(server, client, cwd, label, 2 * options.timeout + HANG_S, log)
+    for left in set(served.iterdir()) - {test_file}:  # by clients that failed
+        left.unlink(missing_ok=True)
     if line:
         return json.loads(line) | {"server_mati": died}  # type: ignore[no-any-return]
-    outcome = asdict(Outcome("client" if died is None else "putus", said))
+    outcome = vars(Outcome("client" if died is None else "putus", why))
     return {"outcomes": [outcome] * row.client_worker_pool, "before": None, "after": None, "elapsed_s": 0.0,
             "server_mati": died}
 
 
-def run_pair(server_command: list[Any], client_command: list[Any], client_cwd: Path | None, limit_s: float,
-             log: IO[str]) -> tuple[str, str, int | None]:
-    """Run a server and a client at once; return the client's result ("" for none), the last that it has said,
-    and the server's exit code if it ended too soon. Raises Stopped if the server does not start."""
+def run_pair(server_command: list[Any], client_command: list[Any], client_cwd: Path | None, label: str,
+             limit_s: float, log: IO[bytes]) -> tuple[str, str, int | None]:
+    """Run a server and a client at once; return the client's result (or ""), why there is none, and the exit
+    code of a server that has ended too soon. Raises RuntimeError if it does not start."""
+    begin, over, line = log.seek(0, os.SEEK_END), threading.Event(), ""
     processes: list[subprocess.Popen[str]] = []
-    line = ""
-    with tempfile.TemporaryFile("w+") as server_log, tempfile.TemporaryFile("w+") as client_log:
-        try:
-            for command, cwd, file in ((server_command, HERE, server_log),
-                                       (client_command, client_cwd, client_log)):
-                processes.append(subprocess.Popen(
-                    [sys.executable, str(HERE / command[0]), *map(str, command[1:])], cwd=cwd, text=True,
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file))
-            server, client = processes
-            assert server.stdout and client.stdin and client.stdout
-            if not (ready := server.stdout.readline()):
-                raise Stopped(f"server tidak mau mulai ({last_line(server_log)})")
-            with suppress(BrokenPipeError):  # it has ended already
-                client.stdin.write(f"{json.loads(ready)['port']}\n")
-                client.stdin.flush()
-            guard = threading.Timer(limit_s, client.kill)
-            guard.start()
-            line = client.stdout.readline()
-            guard.cancel()
-            died = server.poll()
-        finally:
-            end(processes, finished=bool(line))
-            for file in (server_log, client_log):
-                file.seek(0)
-                log.write(file.read())
-            log.flush()
-        return line, last_line(client_log), died
+    try:
+        for command, cwd in ((server_command, HERE), (client_command, client_cwd)):
+            processes.append(subprocess.Popen([sys.executable, *map(str, command)], cwd=cwd, stderr=log,
+                                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        server, client = processes
+        assert server.stdout and client.stdin and client.stdout
+        threading.Thread(target=watch, args=(client, label, limit_s, over), daemon=True).start()
+        if not (ready := server.stdout.readline()):
+            raise RuntimeError(f"server tidak mau mulai ({reason(log, begin)})")
+        with suppress(BrokenPipeError):  # it has ended already
+            client.stdin.write(f"{json.loads(ready)['port']}\n")
+            client.stdin.flush()
+        line = client.stdout.readline()
+        died = server.poll()
+    finally:
+        over.set()
+        for process in processes[:1 if line else 2]:  # a client that has its result is ending by itself
+            process.terminate()
+        for process in processes:
+            try:
+                process.communicate(timeout=END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+    return line, reason(log, begin), died
 
 
-def end(processes: list[subprocess.Popen[str]], finished: bool) -> None:
-    """End a server and its client at the same time; a client that has `finished` is ending by itself."""
-    for process in processes[:1 if finished else 2]:
-        process.terminate()
-    for process in processes:
-        try:
-            process.communicate(timeout=END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+def watch(client: subprocess.Popen[str], label: str, limit_s: float, over: threading.Event) -> None:
+    """Show on a terminal that a row which takes long is alive, until it is over; end it at the limit."""
+    for second in itertools.count(1):
+        if over.wait(1.0):
+            return
+        if second > limit_s:
+            client.kill()
+        if second >= 3 and sys.stderr.isatty():
+            print(f"\r{label}... {second} detik", end="", file=sys.stderr, flush=True)
 
 
-def last_line(file: IO[str]) -> str:
-    """Return the last line that a program has written to its stderr."""
-    file.seek(0)
-    lines = [line for line in file.read().splitlines() if line.strip()]
-    return printable(lines[-1].removeprefix("galat: ")) if lines else "sebab tidak diketahui"
+def reason(log: IO[bytes], begin: int) -> str:
+    """Return the last that a program has told, since `begin`, of why it has ended."""
+    said = Path(log.name).read_bytes()[begin:].decode("utf-8", "replace")
+    told = re.findall(r"^galat: ([^\r\n]+)", said, re.MULTILINE)
+    return printable(told[-1]) if told else "sebab tidak diketahui; lihat log.txt"
 
 
 def result_of(raw: dict[str, Any]) -> dict[str, Any]:
@@ -198,50 +167,28 @@ def result_of(raw: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-# ---- the run
-
-
 def run_all(options: Namespace, directory: Path, folder: Path, journal: Journal) -> None:
-    """Measure what the journal lacks; each row is on the disk before the next. Raises Stopped, OSError."""
+    """Measure what the journal lacks, each row on disk before the next. Raises RuntimeError, OSError."""
     keys = [key for key in measuring_order(options) if key not in journal]
-    worked = {row.model_client for (row, _), result in journal.items() if int(result["client_sukses"])}
-    left_s = total_s = sum(row.cost_s for row, _ in keys)
-    say(f"{len(keys)} baris, kira-kira {short_time(total_s)} (server/client operasi volume client/worker):")
-    begun_at = time.monotonic()
-    with open(directory / "log.txt", "a", encoding="utf-8") as log:
+    estimate_s = sum(ROW_S + row.volume_mb * row.client_worker_pool / MB_PER_S for row, _ in keys)
+    say(f"{len(keys)} baris, kira-kira {number_text(estimate_s / 60, 1)} menit "
+        "(server/client operasi volume client/worker):")
+    with open(directory / "log.txt", "ab") as log:
         for number, (row, repeat) in enumerate(keys, start=1):
-            label, over = f"[{number}/{len(keys)}] {row} ", threading.Event()
-            moment = datetime.now().astimezone().isoformat()
-            if sys.stderr.isatty():
-                threading.Thread(target=tick, args=(label, over), daemon=True).start()
-            try:
-                raw = run_row(row, options, folder, log)
-            finally:
-                over.set()
+            label, moment = f"[{number}/{len(keys)}] {row} ", datetime.now().astimezone().isoformat()
+            raw = run_row(row, options, folder, label, log)
             raw |= row._asdict() | {"ulangan": repeat, "waktu_mulai": moment}
             with open(directory / "mentah.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(raw) + "\n")
             result = journal[row, repeat] = result_of(raw)
             append_csv(directory / "rekap.csv", result)
-            left_s -= row.cost_s
             text = label + row_text(result)
-            if succeeded(result):
-                pace = (time.monotonic() - begun_at) / (total_s - left_s)
-                text += f", sisa {short_time(abs(left_s * pace))}"
-            say(f"\r{text:{LINE}.{LINE}}" if sys.stderr.isatty() else text)
-            if result["client_sukses"]:
-                worked.add(row.model_client)
-            elif row.model_client not in worked and all(one["cause"] == "client" for one in raw["outcomes"]):
-                raise Stopped(f"client {row.model_client} tidak bekerja ({raw['outcomes'][0]['message']})")
-
-
-def tick(label: str, over: threading.Event) -> None:
-    """Show on a terminal that a row which takes long is alive, until it is over."""
-    for second in itertools.count(1):
-        if over.wait(1.0):
-            return
-        if second >= 3:
-            print(f"\r{label}... {second} detik", end="", file=sys.stderr, flush=True)
+            say(f"\r{text:80.80}" if sys.stderr.isatty() else text)
+            worked = any(int(done["client_sukses"]) for (one, _), done in journal.items()
+                         if one.model_client == row.model_client)
+            if not worked and all(outcome["cause"] == "client" for outcome in raw["outcomes"]):
+                why = raw["outcomes"][0]["message"]
+                raise RuntimeError(f"client {row.model_client} tidak bekerja ({why})")
 
 
 def succeeded(result: dict[str, Any]) -> bool:
@@ -249,67 +196,45 @@ def succeeded(result: dict[str, Any]) -> bool:
     return str(result["client_gagal"]) == "0" and str(result["server_gagal"]) == "0"
 
 
-def short_time(duration_s: float) -> str:
-    """Return about how long something takes."""
-    return f"{number_text(duration_s)} detik" if duration_s < 60 else f"{number_text(duration_s / 60)} menit"
-
-
-# ---- the folder of results
-
-
 def environment() -> dict[str, Any]:
     """Return what the numbers depend on: this machine, this Python, this code."""
     git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=HERE,
                          capture_output=True, text=True, check=False).stdout if shutil.which("git") else ""
-    cpu = platform.processor()
+    cpu, is_unix = platform.processor(), hasattr(os, "getloadavg")
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         cpu = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), cpu)
-    pages = os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}) else None
     return {
         "waktu_mulai": datetime.now().astimezone().isoformat(timespec="seconds"),
         "host": platform.node(), "sistem": platform.platform(), "cpu": cpu, "inti_cpu": os.cpu_count(),
-        "memori_byte": pages and pages * os.sysconf("SC_PAGE_SIZE"),
-        "beban_awal": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "memori_byte": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if is_unix else None,
+        "beban_awal": list(os.getloadavg()) if is_unix else None,
         "python": platform.python_version(), "implementasi": platform.python_implementation(),
         "gil": getattr(sys, "_is_gil_enabled", lambda: True)(), "start_method": default_start_method(),
-        "commit": git.strip() or None,
-    }
+        "commit": git.strip() or None}
 
 
-def new_folder(directory: Path, options: Namespace, penulis: str | None) -> str:
-    """Make the folder of a run; return the name of the one for temporary files in it. Raises ValueError."""
+def new_folder(directory: Path, given: Namespace) -> tuple[Namespace, str, Journal]:
+    """Make the folder of a run; return as resumed_folder(). Raises ValueError, OSError."""
+    options, name = checked(given), f"sementara-{os.urandom(4).hex()}"
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(f"{directory} sudah ada dan tidak kosong; pilih --output lain, atau --resume untuk "
                          "melanjutkan hasil yang terputus")
-    copies = max(options.client_workers) if "upload" in options.operations else 1
-    needed_bytes = (sum(options.volumes) + max(options.volumes) * copies) * MB
-    name = f"sementara-{secrets.token_hex(4)}"
-    try:
-        existing = next(path for path in (directory, *directory.parents) if path.exists())
-        free_bytes = shutil.disk_usage(existing).free
-        if free_bytes < needed_bytes:
-            raise ValueError(f"ruang disk kurang: perlu {size_text(needed_bytes)}, di {existing} tinggal "
-                             f"{size_text(free_bytes)}; kurangi --volumes atau pilih --output lain")
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "lingkungan.json").write_text(json.dumps(environment() | {
-            "penulis": penulis, "baris_direncanakan": len(combinations(options)), "folder_sementara": name,
-            "opsi": vars(options)}, indent=2), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"tidak dapat menulis di {directory} ({os_error_text(error)}); "
-                         "pilih tempat lain dengan --output") from None
-    return name
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "lingkungan.json").write_text(json.dumps(environment() | {
+        "penulis": given.penulis, "baris_direncanakan": len(measuring_order(options)) // options.repeat,
+        "folder_sementara": name, "opsi": vars(options)}, indent=2), encoding="utf-8")
+    return options, name, {}
 
 
 def resumed_folder(directory: Path) -> tuple[Namespace, str, Journal]:
-    """Return the options of an interrupted run, the name of its folder for temporary files, and the rows that
-    succeeded. Raises ValueError."""
+    """Return a run's options, its folder for temporary files, and what has succeeded. Raises ValueError."""
     try:
         then, now = json.loads((directory / "lingkungan.json").read_text(encoding="utf-8")), environment()
         options, name = checked(Namespace(**then["opsi"])), then["folder_sementara"]
         for key in SAME_TO_RESUME:
             if then[key] != now[key]:
                 raise ValueError(f"{key} dulu {then[key]}, sekarang {now[key]}")
-        if not name.startswith("sementara-") or Path(name).name != name:
+        if not re.fullmatch(r"sementara-\w+", name):
             raise ValueError(f"bukan folder sementara: {name}")
         journal = read_journal(directory / "rekap.csv", options)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, csv.Error) as error:
@@ -333,36 +258,20 @@ def read_journal(path: Path, options: Namespace) -> Journal:
         if succeeded(result):
             journal[key] = result
             kept.append(line)
-    if (new := "".join(kept)) != text:
-        path.with_suffix(".tmp").write_text(new, encoding="utf-8")
-        os.replace(path.with_suffix(".tmp"), path)
+    path.with_suffix(".tmp").write_text("".join(kept), encoding="utf-8")
+    os.replace(path.with_suffix(".tmp"), path)
     return journal
 
 
 def found_run(name: str) -> Path:
-    """Return the folder of the run that was named, or else of the newest. Raises ValueError."""
-    runs = sorted(path.parent for path in (HERE / "hasil").glob("[0-9]*/lingkungan.json"))
-    if not (name or runs):
-        raise ValueError(f"belum ada hasil di {HERE / 'hasil'}")
-    return Path(name).absolute() if name else runs[-1]
-
-
-# ---- the command line
+    """Return the folder of the run that was named, or else of the newest."""
+    runs = (path.parent for path in (HERE / "hasil").glob("[0-9]*/lingkungan.json"))
+    return Path(name).absolute() if name else max(runs, default=HERE / "hasil")
 
 
 def words(text: str) -> list[str]:
     """Return the words in a text that has commas between them."""
     return list(dict.fromkeys(part.strip() for part in text.split(",")))
-
-
-def numbers(text: str) -> list[int]:
-    """Return the numbers in a text that has commas between them. Raises ValueError."""
-    return [int(part) for part in words(text)]
-
-
-def as_utf8(text: str) -> str:
-    """Return an argument as it was meant, whatever the locale."""
-    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def parse(argv: list[str] | None) -> Namespace:
@@ -372,48 +281,46 @@ def parse(argv: list[str] | None) -> Namespace:
         epilog="contoh: python3 run_for_test.py --server-models process --client-models thread")
     add = parser.add_argument
     both, usual = ["thread", "process"], "bawaan: 1,5,50; --quick: 1,5"
+    add("command", nargs="?", choices=["report"], help="tulis ulang laporan dari hasil yang sudah ada")
+    add("directory", nargs="?", default="", metavar="DIR", help="hasil itu (bawaan: yang terbaru)")
     add("--server-models", type=words, default=both, metavar="DAFTAR", help="bawaan: thread,process")
     add("--client-models", "--executor", type=words, default=both, metavar="DAFTAR",
         help="thread,process,MODUL:FUNGSI (bawaan: dua yang pertama)")
     add("--operations", type=words, default=["download", "upload"], metavar="DAFTAR",
         help="download,upload,list (bawaan: dua yang pertama)")
-    add("--volumes", type=numbers, metavar="DAFTAR", help="ukuran file, MB (bawaan: 10,50,100; --quick: 1)")
-    add("--client-workers", type=numbers, metavar="DAFTAR", help=f"jumlah client ({usual})")
-    add("--server-workers", type=numbers, metavar="DAFTAR", help=f"jumlah worker server ({usual})")
+    add("--volumes", type=words, metavar="DAFTAR", help="ukuran file, MB (bawaan: 10,50,100; --quick: 1)")
+    add("--client-workers", type=words, metavar="DAFTAR", help=f"jumlah client ({usual})")
+    add("--server-workers", type=words, metavar="DAFTAR", help=f"jumlah worker server ({usual})")
     add("--encodings", type=words, default=["base64"], metavar="DAFTAR", help="base64,raw (bawaan: base64)")
     add("--quick", action="store_true", help="percobaan singkat")
     add("--repeat", type=int, default=1, metavar="N", help="ukur tiap baris N kali, dalam urutan acak")
     add("--seed", type=int, default=random.randrange(1, 10**9), metavar="N", help="benih urutan acak itu")
     add("--timeout", type=float, default=600.0, metavar="DETIK", help="batas waktu satu client (bawaan: 600)")
     add("--host", default=DEFAULT_HOST, help="alamat mesin ini, tempat server mendengarkan")
-    add("--penulis", type=as_utf8, metavar="TEKS", help='untuk laporan: "Nama (NRP), Kelas"')
+    add("--penulis", type=lambda text: os.fsencode(text).decode("utf-8", "replace"), metavar="TEKS",
+        help='untuk laporan: "Nama (NRP), Kelas"')
     add("--output", type=Path, metavar="DIR", help="folder baru atau kosong (bawaan: hasil/<tanggal-jam>/)")
     add("--resume", nargs="?", const="", metavar="DIR",
         help="lanjutkan hasil yang terputus (bawaan: yang terbaru) dengan pilihannya; yang gagal diukur lagi")
-    report = parser.add_subparsers(dest="command", title="tanpa pengukuran", metavar="report").add_parser(
-        "report", help="tulis ulang laporan dari hasil yang sudah ada: report [DIR] (bawaan: yang terbaru)")
-    report.add_argument("directory", nargs="?", default="", metavar="DIR")
-    report.add_argument("--penulis", type=as_utf8, default=SUPPRESS, metavar="TEKS", help="seperti di atas")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def checked(given: Namespace) -> Namespace:
     """Return the options that make up a run, if all are in range. Raises ValueError."""
     options = Namespace(**{name: getattr(given, name) for name in OPTIONS})
-    pools = [1, 5] if options.quick else [1, 5, 50]
-    options.volumes = options.volumes or ([1] if options.quick else [10, 50, 100])
-    options.client_workers = options.client_workers or pools
-    options.server_workers = options.server_workers or pools
+    volumes, pools = ([1], [1, 5]) if options.quick else ([10, 50, 100], [1, 5, 50])
+    for name, usual in (("volumes", volumes), ("client_workers", pools), ("server_workers", pools)):
+        setattr(options, name, [int(number) for number in getattr(options, name) or usual])
     Server(options.host, timeout_s=options.timeout)
     engines = (*EXECUTORS, "MODUL:FUNGSI", *(name for name in options.client_models if ":" in name))
-    for some, known in ((options.server_models, EXECUTORS), (options.client_models, engines),
-                        (options.operations, OPERATIONS), (options.encodings, ENCODINGS)):
-        if not some or not set(some) <= set(known):
-            raise ValueError(f"{','.join(some)} bukan pilihan dari {','.join(known)}")
-    for numbers, most in ((options.volumes, 100_000), (options.client_workers, 1000),
-                          (options.server_workers, 1000), ([options.repeat], 1000), ([options.seed], 10**9)):
-        if not all(1 <= number <= most for number in numbers):
-            raise ValueError(f"{','.join(map(str, numbers))} tidak di antara 1 dan {most}")
+    for some, known in (
+            (options.server_models, EXECUTORS), (options.client_models, engines),
+            (options.operations, OPERATIONS), (options.encodings, ENCODINGS),
+            (options.volumes, range(1, 100_001)), (options.client_workers, range(1, 1001)),
+            (options.server_workers, range(1, 1001)), ([options.repeat], range(1, 1001))):
+        if not some or not all(one in known for one in some):
+            told = f"1 sampai {len(known)}" if isinstance(known, range) else ",".join(known)
+            raise ValueError(f"{','.join(map(str, some))} bukan pilihan dari {told}")
     return options
 
 
@@ -422,16 +329,15 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def run(directory: Path, options: Namespace, name: str, journal: Journal) -> int:
-    """Measure what the journal lacks, with temporary files in the folder `name`; return the exit code."""
-    folder, code, text = directory / name, 3, ""
+def run(directory: Path, penulis: str | None, options: Namespace, name: str, journal: Journal) -> int:
+    """Measure what the journal lacks, with temporary files in `name`, and report; return the exit code."""
+    folder, text = directory / name, ""
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)  # of a run that was killed
         run_all(options, directory, folder, journal)
         code = 0 if all(map(succeeded, journal.values())) else 1
-    except (Stopped, OSError) as error:
-        text = f"galat: {error_text(error)}\n"
+    except (RuntimeError, OSError) as error:
+        code, text = 3, f"galat: {error_text(error)}\n"
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM):  # nothing is to interrupt the cleaning up
             signal.signal(number, signal.SIG_IGN)
@@ -441,22 +347,12 @@ def run(directory: Path, options: Namespace, name: str, journal: Journal) -> int
         shutil.rmtree(folder, ignore_errors=True)
     with suppress(KeyboardInterrupt):  # nobody reads it any more
         say(text, end="")
+    if journal:
+        _, recap, page = write_report(directory, penulis)
+        say(f"{len(journal)} dari {len(measuring_order(options))} baris diukur, "
+            f"{sum(map(succeeded, journal.values()))} tanpa kegagalan\n"
+            f"Laporan: {shown(page)}\nTabel: {shown(recap)}", sys.stdout)
     return code
-
-
-def finish(directory: Path, options: Namespace, journal: Journal, penulis: str | None) -> None:
-    """Write the report; print what each server did, and where the results are. Raises as write_report()."""
-    if not journal:
-        return
-    _, recap, page = write_report(directory, penulis)
-    for model, workers in itertools.product(options.server_models, options.server_workers):
-        results = [result for (row, _), result in journal.items()
-                   if (row.model_server, row.server_worker_pool) == (model, workers)]
-        say(f"server {model}, {workers} worker: {len(results)} baris, "
-            f"{sum(map(succeeded, results))} tanpa kegagalan", sys.stdout)
-    say(f"{len(journal)} dari {len(combinations(options)) * options.repeat} baris diukur, "
-        f"{sum(map(succeeded, journal.values()))} tanpa kegagalan", sys.stdout)
-    say(f"Laporan: {shown(page)}\nTabel: {shown(recap)}", sys.stdout)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -464,27 +360,20 @@ def main(argv: list[str] | None = None) -> int:
     prepare_streams()
     given = parse(argv)
     interrupt_on_signals()
-    code = 2
-    journal: Journal = {}
     try:
         if given.command:
-            paths = write_report(found_run(given.directory), given.penulis)
-            say("\n".join(map(shown, paths)), sys.stdout)
+            say("\n".join(map(shown, write_report(found_run(given.directory), given.penulis))), sys.stdout)
             return 0
-        if given.resume is None:
-            options = checked(given)
-            directory = (given.output or HERE / "hasil" / f"{datetime.now():%Y-%m-%d-%H%M%S}").absolute()
-            name = new_folder(directory, options, given.penulis)
-        else:
+        if given.resume is not None:
             directory = found_run(given.resume)
-            options, name, journal = resumed_folder(directory)
-        code = run(directory, options, name, journal)
-        finish(directory, options, journal, given.penulis)
+            return run(directory, given.penulis, *resumed_folder(directory))
+        directory = (given.output or HERE / "hasil" / f"{datetime.now():%Y-%m-%d-%H%M%S}").absolute()
+        return run(directory, given.penulis, *new_folder(directory, given))
     except (ValueError, OSError) as error:
         say(f"galat: {error_text(error)}")
+        return 2
     except KeyboardInterrupt:
         return 130
-    return code
 
 
 if __name__ == "__main__":

@@ -5,30 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from file_client_cli import number_text
 from laporan.temuan import (
-    FINDING_COLUMNS, KEY, SAME, Finding, Row, findings, noise_floor, remarks, table_rows, typed_rows)
+    KEY, SAME, Finding, Row, failed, findings, noise_floor, remarks, table_rows, text, typed_rows)
 
 HEADS = ("Nomor", "Operasi", "Volume", "Jumlah client worker pool", "Jumlah server worker pool",
          "Waktu total per client (detik)", "Throughput per client (byte/detik)",
          "Jumlah worker client yang sukses dan gagal", "Jumlah worker server yang sukses dan gagal")
 FINDING_HEADS = ("Perbandingan", "Kelompok", "Pasangan", "Rasio waktu", "Kesimpulan (interval 95 %)")
-
-
-def text(value: Any, digits: int | None = None) -> str:
-    """Return a value for people: "-" for None, a number with `digits` decimals (None: 2, or 0)."""
-    if isinstance(value, list):  # 1, 5 dan 50
-        return ", ".join(map(text, value[:-1])) + " dan " * (len(value) > 1) + "".join(map(text, value[-1:]))
-    if value is None or isinstance(value, str):
-        return value or "-"
-    return number_text(value, digits if digits is not None else 0 if value == int(value) else 2)
 
 
 def cells(row: Row) -> list[str]:
@@ -48,13 +37,15 @@ def cells(row: Row) -> list[str]:
 def facts(environment: Row, rows: list[Row], table: list[Row], found: list[Finding]) -> dict[str, str]:
     """Return what the template fills in. A sentence that needs a name which is not here does not apply."""
     planned, repeats = environment.get("baris_direncanakan") or 0, max(row["ulangan"] for row in table)
-    words = {key: text(list(dict.fromkeys(row[key] for row in table if row[key]))) for key in KEY}
-    words |= {key: text(sum(row.get(key) or 0 for row in rows)) for key in ("client_sukses", "client_gagal")}
-    words |= {"baris": text(len(table)), "rencana": text(planned),
-              "kurang": text(max(0, planned - len(table))), "gagal": text(sum(row["gagal"] for row in table)),
-              "ulangan": text(repeats) * (repeats > 1),
-              "banding": text(len(found)), "derau": text(100 * (noise_floor(rows) or 0), 0),
-              "beda": text(sum(not one.kesimpulan.startswith(SAME) for one in found))}
+    named = {key: ", ".join(map(text, dict.fromkeys(row[key] for row in table if row[key]))) for key in KEY}
+    words = {key: " dan ".join(names.rsplit(", ", 1)) for key, names in named.items()}  # 1, 5 dan 50
+    words |= {name: text(number) for name, number in {
+        "client_sukses": sum(row["client_sukses"] or 0 for row in rows),
+        "client_gagal": sum(row["client_gagal"] or 0 for row in rows),
+        "baris": len(table), "rencana": planned, "kurang": max(0, planned - len(table)),
+        "gagal": sum(map(failed, table)), "ulangan": repeats if repeats > 1 else 0, "banding": len(found),
+        "derau": round(100 * (noise_floor(rows) or 0)),
+        "beda": sum(not one.kesimpulan.startswith(SAME) for one in found)}.items()}
     return {name: word for name, word in words.items() if word not in ("", "0")}
 
 
@@ -72,23 +63,22 @@ def compose(directory: Path, penulis: str | None, template: str) -> dict[str, st
         rows = typed_rows(csv.DictReader(lines))
     if not rows:
         raise ValueError("rekap.csv belum memuat satu baris pun")
-    found, notes = findings(rows), remarks(environment, rows)
+    found, notes, table = findings(rows), remarks(environment, rows), table_rows(rows)
     author = penulis or environment.get("penulis") or ""
-    table: list[Row] = [defaultdict(lambda: None, row) for row in table_rows(rows)]  # a column may be missing
-    for row in table:
-        row |= {"sel": cells(row), "gagal": bool(row["client_gagal"] or row["server_gagal"])}
     judged = [[*map(text, one[:3]), text(one.rasio, 2), one.kesimpulan + bool(one.rasio_rendah) *
                f" ({text(one.rasio_rendah, 2)}–{text(one.rasio_tinggi, 2)})"] for one in found]
     tables: list[dict[str, Any]] = []
     recap = ["# Rekap stress test", author]
     for key, group in groupby(table, itemgetter("model_server", "model_client", "encoding")):
         title = "Tabel {}: server pool {}, client pool {}".format(len(tables) + 1, *map(text, key))
-        tables.append({"judul": title + " (raw)" * (key[2] == "raw"), "baris": list(group)})
-        recap += [f"## {tables[-1]['judul']}", markdown(HEADS, (row["sel"] for row in tables[-1]["baris"]))]
+        title += " (raw)" * (key[2] == "raw")
+        members = [row | {"sel": cells(row), "gagal": failed(row)} for row in group]
+        tables.append({"judul": title, "baris": members})
+        recap += [f"## {title}", markdown(HEADS, (row["sel"] for row in members))]
     recap += ["## Temuan", markdown(FINDING_HEADS, judged)] * bool(found)
     recap += ["## Catatan", "\n".join(f"- {note}" for note in notes)] * bool(notes)
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([FINDING_COLUMNS, *(
+    csv.writer(file, lineterminator="\n").writerows([Finding._fields, *(
         [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in one] for one in found)])
     data = {"lingkungan": environment, "isi": facts(environment, rows, table, found) | {"penulis": author},
             "kepala": HEADS, "tabel": tables, "kepala_temuan": FINDING_HEADS, "temuan": judged, "sama": SAME,

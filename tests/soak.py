@@ -1,4 +1,4 @@
-"""A long mixed load, by hand: ``python3 -m tests.soak [SECONDS] [--seed N]``. Not part of the tests.
+"""A long mixed load, by hand: ``python3 -m tests.soak [SECONDS]``. Not part of the tests.
 
 Clients ask for everything in every form of request, and leave in the middle of some, for SECONDS against a
 pool of threads and as long against one of processes. What a client reads must be what was last acknowledged;
@@ -7,22 +7,19 @@ in the end the server has all of that, and no more of anything else than after a
 
 from __future__ import annotations
 
-import argparse
-import base64
-import json
 import os
 import random
 import socket
+import sys
 import time
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 from file_client_cli import remote_list
 from file_protocol import END
-from tests.support import ServerProcess, usage_of, wait_until
+from tests.support import ServerProcess, ask_all, upload_request
 
 WORKERS, CLIENTS, OWN = 4, 8, 4  # and how many names each client has for itself
 MARGIN_BYTES = (16 + 2 * WORKERS) << 20  # that the server's memory may have grown by since it was warm
@@ -30,160 +27,108 @@ NO_FILE = -1
 
 
 class Client:
-    """One client: one thing after the other, over one connection as long as it likes."""
+    """One client: one connection after the other."""
 
-    def __init__(self, server: ServerProcess, number: int, seed: int, shared: dict[str, set[int]]) -> None:
+    def __init__(self, server: ServerProcess, number: int, shared: dict[str, set[int]]) -> None:
         self.server = server
-        self.random = random.Random(f"{seed} {number}")
+        self.random = random.Random(number)
         self.own = {f"own {number}-{turn}": NO_FILE for turn in range(OWN)}  # CRC-32 of what must be there
         self.shared = shared  # the CRC-32s of what may be there: all that anybody sent
-        self.connection: socket.socket | None = None
         self.done: Counter[str] = Counter()
 
     def run(self, ends_s: float) -> None:
         """Do this and that until then; raises AssertionError, OSError, ValueError if something is wrong."""
-        operations = [self.upload] * 8 + [self.get] * 6 + [self.leave] * 3 + [self.delete, self.look]
         while time.monotonic() < ends_s:
-            operation = self.random.choice(operations)
-            own = operation in (self.upload, self.delete)
-            operation(self.random.choice([*self.own, *({} if own else self.shared)]))
-            self.done[operation.__name__] += 1
-            if self.random.random() < 0.4:
-                self.hang_up()
-        self.hang_up()
+            if self.random.random() < 0.3:
+                self.leave(self.random.choice([*self.own, *self.shared]))
+            else:
+                changed = self.random.sample([*self.own], self.random.randint(0, 3))
+                self.converse(changed, self.random.sample([*self.own, *self.shared], 2))
 
-    def hang_up(self) -> None:
-        """End the connection, if there is one."""
-        if self.connection:
-            self.connection.close()
-        self.connection = None
+    def command(self, verb: str, name: str = "") -> bytes:
+        """Return a command with one of its ends."""
+        self.done[verb] += 1
+        return f"{verb} '{name}'".encode().removesuffix(b" ''") + self.random.choice((END, b"\n", b"\r\n"))
 
-    def send(self, sent: bytes) -> socket.socket:
-        """Send bytes, in two pieces sometimes."""
-        address = self.server.client.host, self.server.client.port
-        self.connection = self.connection or socket.create_connection(address, 60.0)
-        at = self.random.randint(0, len(sent)) if self.random.random() < 0.3 else len(sent)
-        for piece in (sent[:at], sent[at:]):
-            self.connection.sendall(piece)
-        return self.connection
+    def upload(self, name: str) -> tuple[bytes, int]:
+        """Return an upload, and the CRC-32 of what is in it."""
+        largest = self.random.choice((0, 1, 100, 10_000, 100_000, 2_000_000))
+        content = self.random.randbytes(self.random.randint(0, largest))
+        self.done["UPLOAD"] += 1
+        return upload_request(self.random, f'"{name}"'.encode(), content), zlib.crc32(content)
 
-    def ask(self, sent: bytes, raw: bool = False) -> tuple[dict[str, Any], bytes]:
-        """Send a request; return the reply, and the bytes after it if `raw`."""
-        with self.send(sent).makefile("rb") as replies:
-            line = replies.readline()
-            assert line.endswith(b"\r\n") and replies.readline() == b"\r\n", f"cut: {line[-100:]!r}"
-            reply = json.loads(line)
-            rest = replies.read(reply["data_ukuran"]) if raw and reply["status"] == "OK" else b""
-        if reply["status"] != "OK":
-            self.hang_up()  # it may be the last on this connection
-        return reply, rest
-
-    def upload_request(self, name: str) -> tuple[bytes, int, bytes]:
-        """Return an upload in one of its forms, how much of it a server needs, and the content."""
-        size_bytes = self.random.choice((0, 1, 100, 10_000, 100_000, 2_000_000))
-        content = self.random.randbytes(self.random.randint(0, size_bytes))
-        text, quoted = base64.b64encode(content), f'"{name}"'.encode()
-        if self.random.random() < 0.4:
-            sent = b"UPLOAD_RAW %s %d" % (quoted, len(content)) + END + content
-        elif not content or self.random.random() < 0.2:
-            sent = b'UPLOAD %s "%s"' % (quoted, text)
-        else:
-            padded = b"".join(base64.b64encode(content[at:at + 1000]) for at in range(0, len(content), 1000))
-            body = self.random.choice((text, padded, base64.encodebytes(content).rstrip()))
-            sent = b"UPLOAD " + quoted + self.random.choice((b" ", b"\r\n", b" \r\n")) + body
-            return sent + END, len(sent) + 4, content
-        return sent, len(sent), content
-
-    def upload(self, name: str) -> None:
-        sent, _, content = self.upload_request(name)
-        self.own[name] = zlib.crc32(content)
-        reply, _ = self.ask(sent)
-        assert (reply["status"], reply["data_ukuran"]) == ("OK", len(content)), reply
-
-    def command(self, text: str) -> bytes:
-        """Return a command with one of its ends; with none sometimes, which takes the server's silence."""
-        ends = [b"", *(END, b"\n", b"\r\n") * 10]
-        return text.encode() + self.random.choice(ends)
-
-    def get(self, name: str) -> None:
-        raw = self.random.random() < 0.4
-        reply, content = self.ask(self.command(f"GET{'_RAW' * raw} '{name}'"), raw)
-        if reply["status"] == "OK":
-            found = zlib.crc32(content if raw else base64.b64decode(reply["data_file"], validate=True))
-        else:
-            assert "tidak ditemukan" in reply["data"], reply
-            found = NO_FILE
-        assert found in self.shared.get(name, {self.own.get(name)}), f"{name}: other content"
-
-    def delete(self, name: str) -> None:
-        reply, _ = self.ask(self.command(f"DELETE '{name}'"))
-        assert (reply["status"] == "OK") == (self.own[name] != NO_FILE), f"{name}: {reply}"
-        self.own[name] = NO_FILE
-
-    def look(self, name: str) -> None:
-        names = self.ask(self.command("LIST"))[0]["data"]
-        assert [own for own in self.own if (own in names) != (self.own[own] != NO_FILE)] == [], names
-        stats = self.ask(self.command("STATS"))[0]["data"]
-        assert stats["active"] <= WORKERS and stats["refused"] == 0, stats
+    def converse(self, changed: list[str], asked: list[str]) -> None:
+        """Change some files, look at others and at the rest, all on one connection; check each reply."""
+        sent = b""
+        expected: list[tuple[str, str | None]] = []
+        for name in changed:
+            if self.random.random() < 0.8:
+                request, self.own[name] = self.upload(name)
+                expected.append(("OK", f"{self.own[name]:08x}"))
+            else:
+                request = self.command("DELETE", name)
+                expected.append(("ERROR" if self.own[name] == NO_FILE else "OK", None))
+                self.own[name] = NO_FILE
+            sent += request
+        sent += b"".join(self.command(self.random.choice(("GET", "GET", "GET_RAW")), name) for name in asked)
+        sent += self.command("LIST") + self.command("STATS")
+        at = self.random.randint(0, len(sent))
+        *replies, names, stats = ask_all(self.server.client, sent[:at], sent[at:])
+        assert [(reply["status"], reply.get("data_crc32")) for reply in replies[:len(changed)]] == expected
+        for name, reply in zip(asked, replies[len(changed):], strict=True):
+            assert reply["status"] == "OK" or "tidak ditemukan" in reply["data"], reply
+            found = zlib.crc32(reply["data_file"]) if reply["status"] == "OK" else NO_FILE
+            assert found in self.shared.get(name, {self.own.get(name)}), f"{name}: other content"
+        assert all((name in names["data"]) == (crc32 != NO_FILE) for name, crc32 in self.own.items()), names
+        assert stats["data"]["active"] <= WORKERS and stats["data"]["refused"] == 0, stats
 
     def leave(self, name: str) -> None:
         """Begin something and go, in one way or another."""
-        sent, needed, content = self.upload_request(name)
-        whole = name in self.shared and self.random.random() < 0.3
-        with suppress(ConnectionError):
-            if whole:  # it may be stored, whenever its turn comes
-                self.shared[name].add(zlib.crc32(content))
-                self.send(sent)
+        sent, crc32 = self.upload(name)
+        address = self.server.client.host, self.server.client.port
+        with socket.create_connection(address, 60.0) as connection, suppress(ConnectionError):
+            if self.random.random() < 0.3:
+                reset = b"\1\0\0\0\0\0\0\0"
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            if name in self.shared and self.random.random() < 0.3:
+                self.shared[name].add(crc32)  # it may be stored, whenever its turn comes
+                connection.sendall(sent)
             elif self.random.random() < 0.5:
-                self.send(sent[:self.random.randrange(needed)])  # it must never show
+                connection.sendall(sent[:self.random.randrange(len(sent) - 4)])  # it must never show
             else:
-                self.send(b"GET '%s'\n" % name.encode()).recv(self.random.randint(1, 1000))
-        if self.connection and self.random.random() < 0.3:
-            reset = b"\1\0\0\0\0\0\0\0"
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        self.hang_up()
+                connection.sendall(self.command("GET", name).rstrip())  # whole after the server's silence
+                connection.recv(self.random.randint(1, 1000))
 
 
-def soak(mode: str, duration_s: float, seed: int) -> None:
+def soak(mode: str, duration_s: float) -> None:
     """Load one server for that long and say what happened. Raises an exception if something was wrong."""
     server = ServerProcess(WORKERS, mode, script="file_server.py")
     shared = {f"shared-{number}": {NO_FILE} for number in range(3)}
-    clients = [Client(server, number, seed, shared) for number in range(CLIENTS)]
+    clients = [Client(server, number, shared) for number in range(CLIENTS)]
 
-    def load(duration_s: float) -> None:
+    def load(duration_s: float, *warm: int) -> tuple[int, ...]:
         ends_s = time.monotonic() + duration_s
         with ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(lambda client: client.run(ends_s), clients))
-        server.wait_until_clients_left()
+        return server.usage_at_rest(*warm)
 
     try:
-        load(0.15 * duration_s)
-        warm = usage_of(server.process.pid)
-        load(0.85 * duration_s)
-        wait_until(lambda: usage_of(server.process.pid)[:3] == warm[:3], "nothing is left open")
-        after = usage_of(server.process.pid)
+        warm = load(0.15 * duration_s)
+        after = load(0.85 * duration_s, *warm)
         for client in clients:
-            for name in [*client.own, *shared]:
-                client.get(name)
-            client.hang_up()
+            client.converse([], [*client.own, *shared])
         names = [*shared, *(name for client in clients for name in client.own)]
         assert set(os.listdir(server.directory)) == set(remote_list(server.client)) <= set(names)
-        assert after.rss_bytes <= warm.rss_bytes + MARGIN_BYTES, "the memory has grown"
-        server.process.terminate()
-        assert server.end()[0] == 0 and server.stderr().count("\n") == 1, server.stderr()
+        assert after[3] <= warm[3] + MARGIN_BYTES, f"the memory has grown: {warm} before, {after} now"
+        server.stop_well()
     finally:
         server.close()
     done = sum((client.done for client in clients), Counter[str]())
-    print(f"{mode}: {done.total()} operations in {duration_s:g} s ({dict(sorted(done.items()))})\n"
-          f"  memory {warm.rss_bytes >> 20} MiB before, {after.rss_bytes >> 20} MiB after; before and after "
-          f"{warm[:3]} processes, threads, descriptors", flush=True)
+    print(f"{mode}: {done.total()} requests in {duration_s:g} s ({dict(sorted(done.items()))})\n  processes, "
+          f"threads, descriptors and bytes of memory: {warm} before, {after} after", flush=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("seconds", nargs="?", type=float, default=60.0, help="for each server (default: 60)")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
     for mode in ("thread", "process"):
-        soak(mode, options.seconds, options.seed)
+        soak(mode, float(sys.argv[1]) if len(sys.argv) > 1 else 60.0)
     print("all is well")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import fcntl
 import io
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import struct
@@ -17,20 +20,69 @@ import termios
 import threading
 import unittest
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import file_client_cli
-from file_client_cli import Progress, Server, Shell, duration_text, number_text, printable, size_text
+import file_client_stress_test
+from file_client_cli import Progress, Server, complete, number_text, printable, size_text
 from file_protocol import END
 from tests.support import ROOT, WAIT_S, OtherServer, ServerCase
 
+NO = {"status": "ERROR", "data": "request tidak dikenali"}
 
-def no(message: str = "request tidak dikenali") -> dict[str, str]:
-    """Return a refusal."""
-    return {"status": "ERROR", "data": message}
+
+class CourseServer(OtherServer):
+    """Answers as the course's server, with these habits of students' servers, or as `reply` says."""
+
+    def __init__(self, *habits: str, reply: Callable[[str], object] | None = None) -> None:
+        self._habits, self._reply = habits, reply or self.reply
+        self.files = {"uji.bin": bytes(1000)}
+        self.asked: list[str] = []  # without bodies
+        super().__init__(self.converse)
+
+    def converse(self, connection: socket.socket) -> None:
+        received, small = b"", "takes 32 bytes for a request" in self._habits
+        while piece := connection.recv(32 if small else 1 << 16):
+            received += piece
+            while END in received or (small and received):
+                text, _, received = received.partition(END)
+                self.asked.append(text.decode().split("\r\n")[0].strip())
+                if self.asked[-1] == "STATS" and "hangs up on STATS" in self._habits:
+                    return
+                connection.sendall(json.dumps(self._reply(text.decode())).encode() + END)
+                if "closes after each reply" in self._habits:
+                    return
+
+    def reply(self, text: str) -> dict[str, Any]:
+        if "lower-cases everything" in self._habits:
+            text = text.lower()
+        head, _, body = text.partition("\r\n")
+        words = [*text.split(), ""]
+        if "splits at the first line break" in self._habits:
+            words = [*head.split()[:2], body]
+        if "knows lower case only" not in self._habits:
+            words[0] = words[0].lower()
+        try:
+            return {"status": "OK"} | self.answer(*words)
+        except LookupError as error:
+            status = "FAILED" if "says FAILED" in self._habits else "ERROR"
+            return {"status": status, "message" if "says message" in self._habits else "data": error.args[0]}
+
+    def answer(self, verb: str, name: str = "", body: str = "", *_: str) -> dict[str, Any]:
+        if verb == "list":
+            return {"data": [name for name in self.files if "." in name]}
+        if verb == "get":
+            return {"data_namafile": name, "data_file": base64.b64encode(self.files[name]).decode()}
+        if verb == "delete":
+            return {"data": f"{name} of {len(self.files.pop(name))} bytes gone"}
+        if verb != "upload" or "knows no UPLOAD" in self._habits:
+            raise LookupError("request tidak dikenali")
+        if "stores nothing" not in self._habits:
+            self.files[name] = base64.b64decode(body)
+        return {"data": "stored"}
 
 
 class ClientCase(ServerCase):
@@ -45,47 +97,40 @@ class ClientCase(ServerCase):
         self.port = self.running.port
         self.environment = mock.patch.dict(os.environ, {"HOME": folder.name})
 
-    def client(self, *arguments: object, code: int = 0, said: str = "", typed: str = "") -> str:
+    def client(self, *arguments: object, code: int = 0, said: str = "", typed: str = "",
+               module: Any = file_client_cli) -> str:
         """Run it in this process; check its exit code, and what it says in one line; return its stdout."""
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err), mock.patch("sys.stdin", io.StringIO(typed)), \
-                mock.patch("file_client_cli.interrupt_on_signals"), self.environment:
-            done = file_client_cli.main(["--port", str(self.port), *map(str, arguments)])
+                mock.patch("signal.signal"), self.environment:
+            done = module.main([f"--port={self.port}", f"--timeout={WAIT_S}", *map(str, arguments)])
         self.err = err.getvalue()
         self.assertEqual(done, code, self.err)
         self.assertIn(said, self.err)
         self.assertTrue(self.err.count("\n") == 1 or not said, self.err)
         return out.getvalue()
 
-    def serve(self, talk: Callable[[socket.socket], None]) -> None:
+    def serve(self, server: OtherServer) -> None:
         """Have the client talk to another server."""
-        server = OtherServer(talk)
         self.addCleanup(server.close)
         self.port = server.port
 
     def other(self, answer: Callable[[str], object]) -> None:
         """Have the client talk to a server that answers a verb with these fields, or anything else."""
-        self.asked: list[str] = []
+        def reply(text: str) -> object:
+            fields = answer(text.split()[0])
+            return {"status": "OK"} | fields if isinstance(fields, dict) else fields
 
-        def talk(connection: socket.socket) -> None:
-            received = b""
-            while END not in received:
-                received += connection.recv(1 << 16) or END  # if the client has left
-            self.asked.append(received.decode().split("\r\n")[0].strip())
-            reply = answer(self.asked[-1].split()[0])
-            whole = {"status": "OK"} | reply if isinstance(reply, dict) else reply
-            connection.sendall(json.dumps(whole).encode() + END)
-            connection.recv(1)  # the client's end
-
-        self.serve(talk)
+        self.server = CourseServer(reply=reply)
+        self.serve(self.server)
 
     def process(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        """Start it as a process of its own."""
-        script = str(ROOT / "file_client_cli.py")
-        return subprocess.Popen([sys.executable, script, "--port", str(self.port), *arguments], **options)
-
-    def names(self, folder: object = ".") -> list[str]:
-        return sorted(os.listdir(str(folder)))
+        """Start it as a process of its own, which ends with the test."""
+        command = [sys.executable, str(ROOT / "file_client_cli.py"), "--port", str(self.port), *arguments]
+        process = subprocess.Popen(command, **options)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
 
 
 class Commands(ClientCase):
@@ -93,51 +138,49 @@ class Commands(ClientCase):
 
     def test_up_and_down(self) -> None:
         content = self.random.randbytes(2048)
-        Path("source").write_bytes(content)
+        Path("b b").write_bytes(content)
+        self.assertTrue(file_client_cli.knows_raw(self.running.client))
         for options in ([], ["--raw"]):
-            out = self.client("upload", "source", "--as", "b b", *options)
+            sizes = set[int]()  # that progress knows when it is shown
+            with mock.patch.object(Progress, "__call__", lambda self, count: sizes.add(self.size_bytes)):
+                out = self.client("upload", "b b", *options)
+                self.assertEqual(self.err, "")  # no progress where nobody looks
+                self.client("get", "b b", "-o", "target", *options)
             self.assertRegex(out, r"^b b diunggah: 2,0 KB dalam 0,.. detik, CRC-32 \w{8}\n$")
-            self.assertEqual(self.err, "")  # no progress where nobody looks
-            self.client("get", "b b", "-o", "target", *options)
-            self.assertEqual(Path("target").read_bytes(), content)
-            told: list[object] = []  # the size, before the first piece
-            file_client_cli.remote_get(self.running.client, "b b", told.append, bool(options), told.append)
-            self.assertEqual(told[0], 2048)
-        self.assertEqual(self.client("list"), "b b\n")
-        self.assertEqual(self.client("list", "-l").split(maxsplit=2), ["2,0", "KB", "b b\n"])
+            self.assertEqual((sizes, Path("target").read_bytes()), ({2048}, content))
+        self.assertEqual(self.client("LIST"), "b b\n")
         self.client("delete", "b b")
         self.client("delete", "b b", code=1, said="gagal (server): file tidak ditemukan: b b\n")
 
-    def test_patterns(self) -> None:  # 14
+    def test_patterns(self) -> None:
         for name in ("a.txt", "b.txt", "r[1].txt", "r1.txt", "c.bin", "-x"):
             Path(name).write_text(name)
         Path("e.txt").mkdir()  # no file to send
-        self.client("upload", "[ab].txt", "r[1].txt", "r1.txt", "~/c.b?n", "a.txt", "--", "-x")
-        stored = self.names(self.running.directory)
-        self.assertEqual(stored, ["-x", "a.txt", "b.txt", "c.bin", "r1.txt", "r[1].txt"])
-        self.assertEqual(self.running.read("r[1].txt"), b"r[1].txt")
+        out = self.client("upload", "[ab].txt", "r[1].txt", "r1.txt", "~/c.b?n", "a.txt", "--", "-x")
+        self.assertEqual(out.count("a.txt"), 1)
+        self.assertEqual(self.running.names(), ["-x", "a.txt", "b.txt", "c.bin", "r1.txt", "r[1].txt"])
         Path("target").mkdir()
         Path("link").symlink_to("target")
         self.client("get", "?.txt", "r[1].txt", "-o", "link")  # a name may look like a pattern
-        self.assertEqual(self.names("target"), ["a.txt", "b.txt", "r[1].txt"])
-        for said, *arguments in (("*.jpg (lihat nama yang ada: list)", "get", "*.jpg"),
+        self.assertEqual(sorted(os.listdir("target")), ["a.txt", "b.txt", "r[1].txt"])
+        for said, *arguments in (("gagal (server): file tidak ditemukan: *.jpg\n", "get", "*.jpg"),
                                  ("nowhere bukan folder", "get", "*.txt", "-o", "nowhere"),
-                                 ("--as hanya untuk satu file", "upload", "*.txt", "--as", "x"),
                                  ("gagal: *.jpg: tidak ada\n", "upload", "*.jpg"),
                                  ("file tidak ditemukan: none", "get", "none", "a.txt")):
             out = self.client(*arguments, code=1, said=said)
         self.assertIn("a.txt diunduh", out)  # the others go on
 
     def test_wrong_usage(self) -> None:
-        for arguments in (["--port", 0], ["--timeout", "nan"], ["--timeout", -1], ["--host", "a..b"]):
+        for arguments in (["--port=0"], ["--timeout=nan"], ["--timeout=-1"], ["--host=a..b"]):
             self.client(*arguments, "list", code=2, said="galat: ")
-        with self.assertRaisesRegex(SystemExit, "^2$"):
-            self.client("bogus")
+        for words in (["bogus"], ["get"], ["list", "x"], ["list", "--bogus"]):
+            with self.assertRaisesRegex(SystemExit, "^2$"):
+                self.client(*words)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.client("list", code=1, said="jalankan: python3 file_server.py 5 thread")
 
-    def test_only_regular_files(self) -> None:  # 15, 16
+    def test_only_regular_files(self) -> None:
         self.running.write("x", b"new")
         Path("folder").mkdir()
         Path("file").write_text("old")
@@ -153,99 +196,146 @@ class Commands(ClientCase):
         if os.path.exists("/proc/self/status"):
             self.client("upload", "/proc/self/status", code=1, said="status tidak memberi tahu ukurannya")
         self.assertEqual(Path("file").read_text(), "old")
-        self.assertEqual(self.names(), ["fifo", "file", "folder", "link", "x"])
-        self.assertEqual(self.names(self.running.directory), ["x"])
+        self.assertEqual(sorted(os.listdir()), ["fifo", "file", "folder", "link", "x"])
+        self.assertEqual(self.running.names(), ["x"])
 
     def test_the_shell(self) -> None:
         Path("my file").write_text("x")
-        out = self.client(typed="\nUPLOAD 'my file'\nlist -l\nget *\nget none\ndelete 'my\nbogus\nlist --what"
-                          "\nstats\nhelp get\nHELP\nExit\ndelete 'my file'\n")
-        self.assertRegex(out, "(?s)diunggah.* 1 byte  my file.*diunduh ke my file.*succeeded.*NAMA.*Ctrl-D")
+        out = self.client(typed="\nUPLOAD 'my file'\nLIST\nget *\nget none\ndelete 'my\nbogus\nlist --what"
+                          "\nstats\n--raw\nHELP\nExit\ndelete 'my file'\n")
+        self.assertRegex(out, "(?s)diunggah.*\nfile> my file\n.*diunduh ke my file.*succeeded.*NAMA")
         for said in ("file tidak ditemukan: none", "tanda kutip tidak berpasangan", "bogus", "--what"):
             self.assertIn(said, self.err)
-        self.assertEqual(self.names(self.running.directory), ["my file"])
+        self.assertEqual(self.running.names(), ["my file"])
 
-    def test_completion(self) -> None:  # 16
+    def test_completion(self) -> None:
+        Path("my dir").mkdir()
         for name in ("my file", "my other", "plain.txt"):
             self.running.write(name, b"")
             Path(name).touch()
-        Path("my dir").mkdir()
-        Path("my dir", "in it").touch()
-        shell = Shell(Server(port=self.port))
+            Path("my dir", name).touch()
         for line, expected in (
-                ("L", ["list"]), ("get x", []),
-                ("get pl", ["get plain.txt"]), ("GET my", ['GET "my file"', 'GET "my other"']),
-                ("delete a 'my f", ["delete a 'my file'"]), ('get "my f', ['get "my file"']), ("stats x", []),
+                ("L", ["list"]), ("get x", []), ("stats x", []), ("get pl", ['get "plain.txt"']),
+                ("GET my", ['GET "my file"', 'GET "my other"']), ('get "my f', ['get "my file"']),
+                ("delete 'a b' 'my f", ["delete 'a b' \"my file\""]),
                 ("upload my", ['upload "my dir/', 'upload "my file"', 'upload "my other"']),
-                ('upload "my dir/', ['upload "my dir/in it"']), ("upload ~/pl", ["upload ~/plain.txt"])):
+                ('upload "my dir/p', ['upload "my dir/plain.txt"']),
+                ("upload ~/pl", [f'upload "{os.getcwd()}/plain.txt"'])):
             with self.subTest(line=line), self.environment:
-                self.assertEqual(shell.completenames(line), expected)
-        self.assertEqual(Shell(Server(port=1)).completenames("get x"), [])  # nobody there
+                self.assertEqual(complete(self.running.client, line), expected)
+        self.assertEqual(complete(Server(port=1), "get x"), [])  # nobody there
 
 
 class OtherServers(ClientCase):
     """What is not believed of a server, and what others of the course do."""
 
-    def test_hostile_names(self) -> None:  # 13
+    def test_hostile_names(self) -> None:
         hostile = ["../x", f"{os.getcwd()}/y", ".bashrc", "a\nb", "c:\\z", "\x1b]0;t\x07"]
         self.other(lambda verb: {"data": [*hostile[:3], "good", *hostile[3:]], "data_file": "aGFp"})
         out = self.client("get", "*", code=1)
-        self.assertEqual(self.names(), ["good"])
+        self.assertEqual(os.listdir(), ["good"])
         for name in hostile:
             self.assertIn(f"gagal: {printable(name)}: nama file", self.err)
         for text in (out, self.err, self.client("list")):
             self.assertTrue(all(line.isprintable() for line in text.splitlines()), text)
         self.client("get", "../x", code=1, said="../x")
         self.client("get", "../x", "-o", "chosen")
-        self.other(lambda verb: no("\x1b[2Jno\r\n\x07"))
-        self.client("delete", "x", code=1, said="gagal (server): ?[2Jno???\n")
+        self.assertTrue(all(map(str.isprintable, complete(Server(port=self.port), "get "))))
 
-    def test_downloads(self) -> None:  # 27
-        self.other(lambda verb: {"data_file": "aGFp"} if verb == "GET" else no())
-        self.client("get", "x")
-        self.assertEqual((self.asked, Path("x").read_bytes()), (["GET x"], b"hai"))  # and no LIST
+    def test_downloads(self) -> None:
         right = {"data_namafile": "x", "data_ukuran": 3, "data_crc32": "f10dc090", "data_file": "aGFp"}
         wrong = [right | {"data_namafile": "y"}, right | {"data_ukuran": 4}, right | {"data_crc32": "0"}]
         for reply in (*wrong, {"data": "x"}, [1], {"data_file": "???"}):
             self.other(lambda verb: reply)
             said = "gagal (integritas): " if reply in wrong else "gagal (protokol): "
             self.client("get", "x", code=1, said=said)
-        self.assertEqual(self.names(), ["x"])
-        self.other(lambda verb: right)
-        self.client("get", "x")
+        self.assertEqual((self.server.asked, os.listdir()), (["GET x"], []))  # and no LIST
 
-    def test_an_upload_is_read_back(self) -> None:  # 25
+    def test_an_upload_is_read_back(self) -> None:
         Path("Foto").write_bytes(b"hai")
         same = {"data_file": "aGFp"}
-        for got, code in ((same, 0), ({"data_file": ""}, 1), ({"data_file": "SEFJ"}, 1), (no("tidak ada"), 1),
-                          (no(), 0), ([], 0)):
+        for got, code in ((same, 0), ({"data_file": ""}, 1), ({"data_file": "SEFJ"}, 1), (NO, 0), ([], 0),
+                          ({"status": "ERROR", "data": "tidak ada"}, 1)):
             self.other(lambda verb: {"data": "disimpan"} if verb == "UPLOAD" else got)
             out = self.client("upload", "Foto", code=code, said="gagal (integritas)" if code else "")
             self.assertEqual("tidak diperiksa" in out, not code and got != same)
         self.other(lambda verb: {"data_namafile": "foto"})
-        self.client("upload", "Foto", code=1, said="server menyebut file lain: foto")
+        self.client("upload", "Foto", code=1, said="server menyebut nama foto, di sini Foto")
 
-    def test_lower_case_messages_and_other_words(self) -> None:  # 28, 29, 30
-        self.other(lambda verb: {"data": ["a.txt"], "data_file": "aGFp"} if verb.islower() else no())
-        self.client("get", "*.txt", "b")
-        self.assertEqual(self.asked, ["LIST", "list", "GET a.txt", "get a.txt", "get b"])
-        for reply, said in (({"status": "ERROR", "message": "tidak boleh"}, "gagal (server): tidak boleh\n"),
-                            ({"status": "FAILED"}, "gagal (server): status FAILED\n"),
-                            (no("server sibuk, coba lagi"), "gagal (ditolak): server sibuk"),
+    def test_what_worked_is_kept_and_refusals_are_told(self) -> None:
+        self.other(lambda verb: {"data": ["a.txt"], "data_file": "aGFp"} if verb.islower() else NO)
+        self.client("get", "--raw", "*.txt", "b")  # raw is asked for once
+        self.assertEqual(self.server.asked, ["LIST", "list", "UPLOAD_RAW", "GET a.txt", "get a.txt", "get b"])
+        for reply, said in (({"status": "ERROR", "data": "\x1b[2Jno\r\n\x07"}, "gagal (server): ?[2Jno???\n"),
+                            ({"status": "ERROR", "data": "server sibuk"}, "gagal (ditolak): server sibuk\n"),
                             ({"data": {}}, "gagal (protokol): ")):
             self.other(lambda verb: reply)
             self.client("stats", code=1, said=said)
-        for told, expected in (([1, 2], "?"), (["x"], "?"), ([7], "7 byte")):
-            self.other(lambda verb: {"data": ["a"], "data_ukuran": told})
-            self.assertEqual(self.client("list", "-l").strip(), f"{expected}  a")
 
-    def test_raw_falls_back(self) -> None:
-        Path("x").write_bytes(b"\r\n\r\nDELETE y\r\n\r\n")
-        self.other(lambda verb: {"data_file": "aGFp"} if verb in ("GET", "UPLOAD") else no())
-        self.client("get", "--raw", "y")
-        self.client("upload", "--raw", "x", code=1)  # for it gives back something else
-        self.assertEqual(self.asked, ["UPLOAD_RAW", "GET y", "UPLOAD_RAW", "UPLOAD x", "GET x"])
-        self.assertTrue(file_client_cli.knows_raw(self.running.client))
+
+class CourseServers(ClientCase):
+    """Our clients with the servers of others, commands and rows of the stress test."""
+
+    def measure(self, operation: str, *arguments: object, code: int = 0, said: str = "") -> None:
+        """Measure a row; check that it has everything but what only our server tells."""
+        self.client("--operation", operation, "--volume", 1, "--clients", 2, "--folder", ".", *arguments,
+                    "--output", "rows.csv", code=code, module=file_client_stress_test)
+        row = list(csv.DictReader(Path("rows.csv").read_text().splitlines()))[-1]
+        self.assertEqual((row["client_sukses"], row["client_gagal"]), ("0", "2") if code else ("2", "0"))
+        unknown = "server_sukses", "server_gagal", "server_menganggur", "cpu_server_s", "antre_rata_s"
+        self.assertEqual([row[column] for column in unknown], [""] * len(unknown))
+        self.assertIn(said, row["galat"])
+
+    def test_the_courses_own(self) -> None:
+        server = CourseServer("takes 32 bytes for a request", "lower-cases everything", "knows no UPLOAD")
+        self.serve(server)
+        test_file = b"".join(file_client_stress_test.random_blocks("uji-1MB.bin", 1 << 20))
+        server.files = {"a.txt": b"short", "uji-1mb.bin": test_file, "noname": b""}
+        self.assertEqual(self.client("list"), "a.txt\nuji-1mb.bin\n")
+        for raw in ([], ["--raw"]):
+            for name, content in server.files.items():
+                self.client("get", name, "-o", "got", *raw)
+                self.assertEqual(Path("got").read_bytes(), content)
+        self.client("get", "no", code=1, said="gagal (server): no\n")
+        self.client("upload", "got", code=1, said="got: request tidak dikenali")
+        self.client("stats", code=1, said="gagal (server): request tidak dikenali")
+        self.measure("download", "--served", "uji-1mb.bin")
+        self.measure("list")
+
+    def test_students_servers_that_store_what_they_get(self) -> None:
+        content = b"\r\n\r\nDELETE semua\r\n\r\n" + bytes(range(256)) * 40
+        Path("Foto1").write_bytes(content)
+        for habit in ("", "closes after each reply", "knows lower case only", "says message", "says FAILED",
+                      "hangs up on STATS", "splits at the first line break"):
+            with self.subTest(habit=habit):
+                server = CourseServer(habit)
+                self.serve(server)
+                self.client("upload", "--raw", "Foto1")
+                self.client("get", "--raw", "Foto1", "-o", "got")
+                self.assertEqual({server.files["Foto1"], Path("got").read_bytes()}, {content})
+                self.assertEqual(self.client("list"), "uji.bin\n")
+                self.client("delete", "Nope", code=1, said="gagal (server): Nope\n")
+                self.assertEqual(self.client("delete", "Foto1"), "Foto1 of 10260 bytes gone\n")
+                self.client("stats", code=1, said="gagal (")
+                self.measure("download")
+                self.measure("upload")
+                self.assertEqual(list(server.files), ["uji.bin"])  # nothing is left, and nothing else is gone
+                self.assertNotIn("DELETE semua", server.asked)  # no raw byte came
+
+    def test_students_servers_that_say_ok_and_do_not_store_it(self) -> None:
+        for habit, said in (("stores nothing", "tidak menyimpannya"), ("lower-cases everything", "")):
+            with self.subTest(habit=habit):
+                self.serve(CourseServer(habit))
+                self.measure("upload", code=1, said="integritas:2 (server menjawab OK, tetapi " + said)
+                self.measure("download", code=1, said="integritas" if not said else "server")
+
+
+def shown(terminal: int, until: bytes, wait_s: float = WAIT_S) -> bytes:
+    """Return what a terminal shows, until this, or until there is nothing more for some time."""
+    text = b""
+    while until not in text and select.select([terminal], [], [], wait_s)[0]:
+        text += os.read(terminal, 1000)
+    return text
 
 
 class Ends(ClientCase):
@@ -261,57 +351,53 @@ class Ends(ClientCase):
             half_sent.set()
             connection.recv(1)  # the client's end
 
-        self.serve(talk)
+        self.serve(OtherServer(talk))
         return half_sent
 
-    def test_signals(self) -> None:  # 6
+    def test_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             half_sent = self.hang()
-            with self.process("get", "x", stderr=subprocess.PIPE) as process:
-                self.assertTrue(half_sent.wait(WAIT_S))
-                process.send_signal(number)
-                _, err = process.communicate(timeout=WAIT_S)
-            self.assertEqual((process.returncode, err, self.names()), (130, b"\n", []))
+            process = self.process("get", "x", stderr=subprocess.PIPE)
+            self.assertTrue(half_sent.wait(WAIT_S))
+            process.send_signal(number)
+            _, err = process.communicate(timeout=WAIT_S)
+            self.assertEqual((process.returncode, err, os.listdir()), (130, b"\n", []))
 
-    def test_ctrl_c_ends_the_transfer_and_not_the_shell(self) -> None:  # 16
+    def test_ctrl_c_ends_the_transfer_and_not_the_shell(self) -> None:
         half_sent = self.hang()
         inside, outside = pty.openpty()
-        said = b""
+        self.addCleanup(os.close, inside)
+        self.addCleanup(os.close, outside)
 
-        def after(text: bytes, keys: bytes) -> None:
-            """Wait until the shell has said this, then type."""
-            nonlocal said
-            while text not in said:
-                said += os.read(inside, 1000)
-            said = said.partition(text)[2]
-            os.write(inside, keys)
+        def keys(typed: bytes, until: bytes) -> bytes:
+            """Type, each second anew as readline may lose a signal; return what is shown up to `until`."""
+            text = b""
+            for _ in range(int(WAIT_S)):
+                os.write(inside, typed)
+                text += shown(inside, until, 1)
+                if until in text:
+                    return text
+            raise AssertionError(f"no {until!r} after {typed!r}, but {text!r}")
 
-        with self.process(stdin=outside, stdout=outside, stderr=outside, start_new_session=True,
-                          preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) as process:
-            os.close(outside)
-            after(b"file> ", b"get x\n")
-            self.assertTrue(half_sent.wait(WAIT_S))
-            os.write(inside, b"\x03")
-            after(b"dibatalkan\r\n", b"")
-            after(b"file> ", b"half a com")
-            after(b"half a com", b"\x03")
-            after(b"file> ", b"exit\n")
-            with suppress(OSError):  # the terminal's end, where its last user has left
-                while piece := os.read(inside, 1000):
-                    said += piece
-            self.assertEqual(process.wait(WAIT_S), 0)
-        os.close(inside)
-        self.assertEqual((said.strip(), self.names()), (b"exit", []))
+        process = self.process(stdin=outside, stdout=outside, stderr=outside, start_new_session=True,
+                               preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        keys(b"", b"file> ")
+        keys(b"get x\n", b"get x\r\n")
+        self.assertTrue(half_sent.wait(WAIT_S))
+        self.assertIn(b"dibatalkan", keys(b"\x03", b"file> "))
+        keys(b"half a com", b"half a com")
+        self.assertIn(b"dibatalkan", keys(b"\x03", b"file> "))
+        self.assertNotIn(b"error", keys(b"help\n", b"NAMA"))
+        self.assertEqual((process.poll(), os.listdir()), (None, []))
 
-    def test_readers_that_left_and_closed_streams(self) -> None:  # 5, 11
+    def test_readers_that_left_and_closed_streams(self) -> None:
         self.running.write("ñ", b"")
         for arguments, typed in ((["list"], b""), ([], b"help\nlist\n")):
             reading, writing = os.pipe()
             os.close(reading)
-            with self.process(*arguments, stdin=subprocess.PIPE, stdout=writing,
-                              stderr=subprocess.PIPE) as process:
-                os.close(writing)
-                _, err = process.communicate(typed, timeout=WAIT_S)
+            process = self.process(*arguments, stdin=subprocess.PIPE, stdout=writing, stderr=subprocess.PIPE)
+            os.close(writing)
+            _, err = process.communicate(typed, timeout=WAIT_S)
             self.assertEqual((process.returncode, err.strip()), (130, b""))
         for command, out in (("list >&- 2>&- <&-", b""), ("get ñ", b"\\xf1 diunduh ke \\xf1: ")):
             command = f"exec {sys.executable} '{ROOT}/file_client_cli.py' --port {self.port} {command}"
@@ -325,6 +411,8 @@ class Texts(unittest.TestCase):
 
     def test_progress(self) -> None:
         inside, outside = pty.openpty()
+        self.addCleanup(os.close, inside)
+        self.addCleanup(os.close, outside)
         for columns, name, size_bytes, expected in (
                 (80, "a", 10 << 20, " 20% 2,0 MB  a"), (20, "long" * 9, 10 << 20, " 20% 2,0 MB  longlo"),
                 (40, "文" * 12, 0, "2,0 MB  文文文文文文文文文文")):
@@ -332,25 +420,15 @@ class Texts(unittest.TestCase):
             with open(outside, "w", closefd=False) as terminal, redirect_stderr(terminal), \
                     mock.patch("time.monotonic", side_effect=[0.0, 0.9, 2.0, 2.0, 2.1]):
                 progress = Progress(name)
-                progress.expect(size_bytes)
+                progress.size_bytes = size_bytes
                 for _ in range(3):  # under a second nothing is said, and then not too often
                     progress(1 << 20)
                 progress.close()
             clear = f"\r{' ' * (columns - 1)}\r"
-            shown = b""
-            while shown.count(b"\r") < 4:
-                shown += os.read(inside, 1000)
-            self.assertEqual(shown.decode(), clear + expected + clear)
-        os.close(inside)
-        os.close(outside)
+            whole = (clear + expected + clear).encode()
+            self.assertEqual(shown(inside, whole), whole)
 
-    def test_numbers_sizes_and_durations(self) -> None:
+    def test_numbers_and_sizes(self) -> None:
         self.assertEqual([number_text(1234567.891, 2), number_text(-1234)], ["1.234.567,89", "-1.234"])
         self.assertEqual([size_text(size) for size in (0, 1023, 1536, 10 << 20, 5 << 30, 5000 << 30)],
                          ["0 byte", "1.023 byte", "1,5 KB", "10,0 MB", "5,0 GB", "5.000,0 GB"])
-        self.assertEqual([duration_text(time_s) for time_s in (0.123, 9.99, 59.6, 125)],
-                         ["0,12 detik", "9,99 detik", "1 menit 0 detik", "2 menit 5 detik"])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -20,21 +20,24 @@ from unittest.mock import patch
 
 import file_client_stress_test as stress
 from file_client_cli import Server
-from tests.support import ROOT, RunningServer, ServerProcess, alive, children_of, run_script, wait_until
+from tests.support import ROOT, RunningServer, ServerProcess, run_script
 
-HERE = "tests.test_engines"
 ENGINES_PYTHON = os.environ.get("ENGINES_PYTHON", "")  # one that has distributed and mpi4py
+CLUSTER = """
+import distributed, sys
+with distributed.LocalCluster(n_workers=2, threads_per_worker=10, dashboard_address=None) as cluster:
+    print(cluster.scheduler_address, flush=True)
+    sys.stdin.read()
+"""
 
 
 class OwnExecutor(Executor):
     """An engine of the smallest kind: what goes to a worker or comes from it travels as bytes; no call may
-    equal another, and shutdown() knows no cancel_futures, as in Dask."""
+    equal another; shutdown() knows no cancel_futures, as in Dask. `run` is what a worker does with a task."""
 
     def __init__(self, max_workers: int, run: Callable[..., Any] = lambda task, *given: task(*given)) -> None:
-        """`run` is what a worker does with a task."""
-        self.slots = max_workers
+        self.slots, self._run = max_workers, run
         self._threads = ThreadPoolExecutor(max_workers)
-        self._run = run
         self._seen: set[bytes] = set()
 
     def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
@@ -49,28 +52,23 @@ class OwnExecutor(Executor):
         self._threads.shutdown(wait)
 
 
-def elsewhere(max_workers: int) -> Executor:
-    """An engine on another host, whose clock is wrong and where the test file is not."""
-    def run(function: Any, job: stress.Job, *times_s: float) -> Any:
-        moved = [times_s[0] - 1000.0, *times_s[1:]] if times_s else []
-        return function(replace(job, path="/nowhere/uji-1MB.bin"), *moved)
-
-    return OwnExecutor(max_workers, run)
-
-
-def broken() -> Executor:
-    return OwnExecutor(1 // 0)  # the bug that is to be found
-
-
 class Dying(OwnExecutor):
-    """An engine whose workers have died: nobody ever answers."""
+    """An engine whose workers have died: nobody ever answers, or it gives up."""
 
     def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
-        return Future() if function is stress.run_client else super().submit(function, *arguments, **options)
+        future: Future[Any] = Future()
+        if arguments[0].client % 2:
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        return future
 
     def shutdown(self, wait: bool = True) -> None:  # type: ignore[override]
         if wait:
             raise AssertionError("waits for what never comes")
+
+
+def broken() -> Executor:
+    return OwnExecutor(1 // 0)  # the bug that is to be found
 
 
 def stuck() -> Executor:
@@ -79,66 +77,47 @@ def stuck() -> Executor:
 
 
 fixed = partial(OwnExecutor, 2)
+elsewhere = partial(OwnExecutor, run=lambda function, row, start_at, lead_s: function(  # its clock is behind
+    replace(row, path="/nowhere/uji-1MB.bin"), start_at + 1000.0, lead_s))  # and the test file is not there
 refusing = partial(OwnExecutor, 1, lambda task, *given: pickle.loads(b"cnot_there\nrun\n."))
-no_executor = object
-nothing_to_call = "text"
 
 
 class Interface(unittest.TestCase):
-    """Any callable that returns an Executor is an engine."""
+    """Any callable that returns an Executor is an engine; what is wrong with one is said in one line."""
 
-    def setUp(self) -> None:
-        self.server = RunningServer("thread", workers=4)
-        self.addCleanup(self.server.stop)
-
-    def measure(self, engine: str, operation: str = "upload", timeout_s: float = 5.0) -> dict[str, Any]:
-        server, volume_mb = Server("127.0.0.1", self.server.port, timeout_s), int(operation != "list")
-        row = stress.Row(server, operation, volume_mb, 6, f"{HERE}:{engine}")
-        return stress.summarise(stress.measure(row))
-
-    def test_it_is_told_the_size_if_it_wants_to_know(self) -> None:
-        for name, slots in (("OwnExecutor", 7), ("fixed", 2)):
-            executor = stress.make_executor(f"{HERE}:{name}", 7)
-            self.addCleanup(executor.shutdown)
-            self.assertEqual(getattr(executor, "slots", None), slots)
-
-    def test_every_operation_on_every_kind(self) -> None:
-        for operation, engine in (("list", "OwnExecutor"), ("download", "fixed"), ("upload", "elsewhere")):
-            with self.subTest(operation=operation, engine=engine):
-                result = self.measure(engine, operation)
-                self.assertEqual((result["client_sukses"], result["galat"], result["model_client"]),
-                                 (6, "", f"{HERE}:{engine}"))
-                self.assertLess(result["waktu_dinding_s"], 100)  # whatever that clock said
+    def test_rows_on_engines_of_every_kind(self) -> None:
+        server = RunningServer("thread", workers=4)
+        self.addCleanup(server.stop)
+        for engine, operation, galat, catatan in (
+                ("OwnExecutor", "list", "", ""), ("fixed", "download", "", ""),
+                ("elsewhere", "upload", "", "mulai tidak serempak"),
+                ("refusing", "upload", "client:6 (No module named 'not_there')", ""),
+                ("Dying", "list", "client:6 (mesin beban tidak menjawab)", "")):
+            row = stress.Row(Server("127.0.0.1", timeout_s=0.3 if engine == "Dying" else 5.0), operation,
+                             1 * (operation != "list"), 6, f"tests.test_engines:{engine}")
+            with self.subTest(engine=engine), tempfile.TemporaryDirectory() as folder, \
+                    patch.multiple(stress, START_TIMEOUT_S=0.5, MARGIN_S=0.2), \
+                    stress.measure(row, Path(folder), lambda: server.port) as raw:
+                result = stress.summarise(raw)
+                self.assertEqual((result["galat"], result["client_sukses"]), (galat, 0 if galat else 6))
+                self.assertIn(catatan, result["catatan"])
                 self.assertIsNone(result["memori_client_byte"])
 
-    def test_one_whose_worker_dies_costs_the_time_out_and_a_little(self) -> None:
-        with patch.object(stress, "MARGIN_S", 0.2):
-            result = self.measure("Dying", timeout_s=0.3)
-        self.assertEqual((result["client_sukses"], result["galat"]), (0, f"client:6 ({stress.NO_ANSWER})"))
-
-    def test_one_that_does_not_start(self) -> None:
-        with patch.multiple(stress, START_TIMEOUT_S=0.05, run_client=stress.get_ready), \
-                self.assertRaisesRegex(stress.EngineError, "tidak siap"):
-            self.measure("Dying")
-
-    def test_one_whose_workers_lack_our_modules(self) -> None:
-        with self.assertRaisesRegex(stress.EngineError, "ModuleNotFoundError"):
-            self.measure("refusing")
-
-
-class Mistakes(unittest.TestCase):
-    """What may be wrong with an engine: one line, and no traceback."""
-
-    def test_they_are_said(self) -> None:
+    def test_it_is_told_the_size_if_it_wants_to_know_and_its_mistakes_are_said(self) -> None:
+        for name, slots in (("OwnExecutor", 7), ("fixed", 2)):
+            executor = stress.make_executor(f"tests.test_engines:{name}", 7)
+            self.addCleanup(executor.shutdown)
+            self.assertEqual(executor.slots, slots)
         line = Path(__file__).read_text(encoding="utf-8").split("1 // 0")[0].count("\n") + 1
-        for engine, words in (("not_there", "AttributeError"), ("nothing_to_call", "not callable"),
-                              ("no_executor", "bukan Executor"), ("broken", f"test_engines.py:{line}")):
-            with self.subTest(engine=engine), self.assertRaisesRegex(stress.EngineError, words):
-                stress.make_executor(f"{HERE}:{engine}", 1)
+        for engine, words in (("os:not_there", "AttributeError"), ("os:sep", "not callable"),
+                              ("builtins:object", "bukan Executor"), ("not.there:x", "ModuleNotFoundError"),
+                              ("tests.test_engines:broken", f"test_engines.py:{line}")):
+            with self.subTest(engine=engine), self.assertRaisesRegex(ValueError, words):
+                stress.make_executor(engine, 1)
 
     def test_a_program_ends_although_a_thread_hangs(self) -> None:
-        done = run_script("file_client_stress_test.py", "--executor", f"{HERE}:stuck", "--operation", "list",
-                          cwd=ROOT)
+        done = run_script("file_client_stress_test.py", "--operation", "list", "--executor",
+                          "tests.test_engines:stuck", cwd=ROOT)
         self.assertEqual((done.returncode, done.stdout), (2, ""))
         self.assertRegex(done.stderr, r"^galat: mesin beban .* OSError: no cluster there .*\n$")
 
@@ -148,18 +127,14 @@ class RealEngines(unittest.TestCase):
     """Engines that people already run, as the documentation says, against a process server."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
         self.server = ServerProcess(5, "process")
         self.addCleanup(self.server.close)
 
-    def assert_works(self, command: list[str], engine: str, operation: str, clients: int, used: int) -> None:
-        """Measure a row, and hold it to how many processes it used."""
+    def check(self, command: list[str], engine: str, operation: str, clients: int, used: int) -> None:
         done = subprocess.run(
             [*command, str(ROOT / "file_client_stress_test.py"), "--port", str(self.server.client.port),
              "--operation", operation, "--volume", "1", "--clients", str(clients), "--executor", engine,
-             "--json"], cwd=self.folder, capture_output=True, text=True, timeout=120, check=False)
+             "--json"], cwd=self.server.outside, capture_output=True, text=True, timeout=120, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         raw = json.loads(done.stdout)
         row = stress.summarise(raw)
@@ -167,45 +142,24 @@ class RealEngines(unittest.TestCase):
                          [clients, 0, clients])
         self.assertEqual(len({outcome["process"] for outcome in raw["outcomes"]}), used)
 
-    def run_in_background(self, *arguments: str) -> Path:
-        """Run a module until the test ends; return its log."""
-        log = self.folder / f"{arguments[0]}.log"
-        with open(log, "w", encoding="utf-8") as file:
-            process = subprocess.Popen([ENGINES_PYTHON, "-m", *arguments], cwd=self.folder,
-                                       stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-
-        def stop() -> None:
-            children = children_of(process.pid)
-            process.terminate()
-            process.wait(60)
-            wait_until(lambda: not alive(children), f"{arguments[0]} is gone")
-
-        self.addCleanup(stop)
-        return log
-
     def test_dask(self) -> None:
         text = (ROOT / "docs" / "many-hosts.md").read_text(encoding="utf-8")
         engine, = re.findall(r"```python\n(.*?distributed.*?)```", text, re.DOTALL)
-        found = self.folder / "scheduler.json"
-        self.run_in_background("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
-                               "--no-dashboard", "--scheduler-file", str(found))
-        wait_until(found.exists, "the scheduler listens")
-        log = self.run_in_background("distributed.cli.dask_worker", "--scheduler-file", str(found), "--host",
-                                     "127.0.0.1", "--nworkers", "2", "--nthreads", "10", "--no-dashboard")
-        wait_until(lambda: log.read_text(encoding="utf-8").count("Registered to:") == 2, "two workers")
-        address = json.loads(found.read_text(encoding="utf-8"))["address"]
-        engine, count = re.subn(r"tcp://[0-9.]+:8786", address, engine)
-        self.assertEqual(count, 1)
-        engine = engine.replace("/path/to/repository", str(ROOT))
-        (self.folder / "dask_engine.py").write_text(engine, encoding="utf-8")
-        self.assert_works([ENGINES_PYTHON], "dask_engine:cluster", "upload", 20, 2)
-        self.assert_works([ENGINES_PYTHON], "dask_engine:cluster", "download", 32, 2)  # on 20 threads
+        with subprocess.Popen([ENGINES_PYTHON, "-c", CLUSTER], cwd=self.server.outside, text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cluster:
+            assert cluster.stdout
+            engine, count = re.subn(r"tcp://[0-9.]+:8786", cluster.stdout.readline().strip(), engine)
+            self.assertEqual(count, 1)
+            engine = engine.replace("/path/to/repository", str(ROOT))
+            (self.server.outside / "dask_engine.py").write_text(engine, encoding="utf-8")
+            self.check([ENGINES_PYTHON], "dask_engine:cluster", "upload", 20, 2)
+            self.check([ENGINES_PYTHON], "dask_engine:cluster", "download", 32, 2)  # on 20 threads
 
     def test_mpi(self) -> None:
         mpiexec = str(Path(ENGINES_PYTHON).with_name("mpiexec"))
         for processes, operation in ((6, "download"), (3, "upload")):
-            self.assert_works([mpiexec, "-n", str(processes), ENGINES_PYTHON, "-m", "mpi4py.futures"],
-                              "mpi4py.futures:MPIPoolExecutor", operation, 5, processes - 1)
+            self.check([mpiexec, "-n", str(processes), ENGINES_PYTHON, "-m", "mpi4py.futures"],
+                       "mpi4py.futures:MPIPoolExecutor", operation, 5, processes - 1)
 
 
 if __name__ == "__main__":
