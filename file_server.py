@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import ctypes
+import gc
 import itertools
 import json
 import logging
@@ -232,6 +233,7 @@ class ProcessPool(Pool, ProcessPoolExecutor):
         if hurry:
             self.kill()
         force = threading.Timer(STOP_TIMEOUT_S, self.kill)  # for those that do not end when they are asked to
+        force.daemon = True
         with suppress(RuntimeError):  # no thread is to be had
             force.start()
         self.shutdown(cancel_futures=hurry)
@@ -716,6 +718,7 @@ class FileServer:
             slot.active = slot.busy = 0
         if not stopping:
             self._start_workers()
+            gc.collect()  # cycles keep the descriptors of the broken pool
         for client in orphans:
             if client.number not in begun and not stopping:
                 self._dispatch(client.sock, client.number, client.accepted_at)

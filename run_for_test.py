@@ -102,9 +102,8 @@ def run_row(row: Combination, options: Namespace, folder: Path, label: str, log:
         left.unlink(missing_ok=True)
     if line:
         return json.loads(line) | {"server_mati": died}  # type: ignore[no-any-return]
-    outcome = vars(Outcome("client" if died is None else "putus", why))
-    return {"outcomes": [outcome] * row.client_worker_pool, "before": None, "after": None, "elapsed_s": 0.0,
-            "server_mati": died}
+    outcomes = [vars(Outcome("client" if died is None else "putus", why))] * row.client_worker_pool
+    return {"outcomes": outcomes, "before": None, "after": None, "server_mati": died}
 
 
 def run_pair(server_command: list[Any], client_command: list[Any], client_cwd: Path | None, label: str,
@@ -183,7 +182,7 @@ def run_all(options: Namespace, directory: Path, folder: Path, journal: Journal)
             result = journal[row, repeat] = result_of(raw)
             append_csv(directory / "rekap.csv", result)
             text = label + row_text(result)
-            say(f"\r{text:80.80}" if sys.stderr.isatty() else text)
+            say(f"\r{text:79}" if sys.stderr.isatty() else text)
             worked = any(int(done["client_sukses"]) for (one, _), done in journal.items()
                          if one.model_client == row.model_client)
             if not worked and all(outcome["cause"] == "client" for outcome in raw["outcomes"]):

@@ -392,7 +392,7 @@ class ServerProcess:
         self.outside = Path(self.folder.name)
         self.directory = self.outside / "files"
         self.directory.mkdir()
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("a+")
         self.process = subprocess.Popen(
             [*prefix, sys.executable, str(ROOT / script), *map(str, arguments), "--port", "0", "--files",
              str(self.directory)],

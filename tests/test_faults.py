@@ -305,7 +305,8 @@ class Surroundings(ScriptCase):
             ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"} if may_refuse else {}
             server = self.start(*case, env={**os.environ, "LC_ALL": "C", **ascii_only})
             statuses = ""
-            for sent in ("UPLOAD ñ文 QUJD\n\n", "GET ñ文\n", "DELETE ñ文\n", "UPLOAD a QUJD\n\n", "GET a\n"):
+            for sent in ("UPLOAD ñ文 QUJD\n\n", "GET ñ文\n", "DELETE ñ文\n", "UPLOAD a QUJD\n\n",
+                         "GET a\n"):
                 with self.connect(server, sent.encode()) as connection:
                     statuses += read_json(connection)["status"][0]
             self.assertIn(statuses, ["OOOOO", "EEEOO"] if may_refuse else ["OOOOO"])
