@@ -299,51 +299,29 @@ def ftp_store(ftp: ftplib.FTP, path: Path) -> float:
     return seconds_of(ftp_transfer, ftp, "STOR stored", send, path)
 
 
-def http_get(port: int) -> None:
-    """Download the file by HTTP."""
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.sendall(b"GET /source HTTP/1.0\r\n\r\n")
-    receive(connection, None, False)
-
-
 def others(bars: Bars, options: argparse.Namespace) -> None:
-    """Raw transfers by pyftpdlib and nginx, where they are installed; and by ours, for comparison."""
-    def compare(**functions: Callable[[], float]) -> dict[str, float]:
-        times_s = alternately(
-            options.repeats, ours_get=partial(seconds_of, remote_get, server.client, "source", len, True),
-            ours_put=partial(upload, server.client, path, True), **functions)
-        print("  " + ", ".join(f"{name} {options.volume / time_s:.0f}" for name, time_s in times_s.items()))
-        return times_s
-
-    print(f"\none client, {options.volume} MB of raw bytes by other servers, MiB/s (CRC-32 in all but STOR)")
+    """Raw transfers by pyftpdlib, if it is installed, and by ours."""
+    print(f"\none client, {options.volume} MB of raw bytes by pyftpdlib, MiB/s (CRC-32 in all but STOR)")
+    if not importlib.util.find_spec("pyftpdlib"):
+        print("  not installed here: skipped")
+        return
     with tempfile.TemporaryDirectory() as folder, closing(ServerProcess(1, "thread")) as server:
-        os.chmod(folder, 0o777)  # nginx's workers are somebody else
         path = Path(folder, "source")
         path.write_bytes(os.urandom(options.volume * MB))
         shutil.copy(path, server.directory)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        if importlib.util.find_spec("pyftpdlib"):
-            command = [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", port, "-w", "-d", folder]
-            with started(port, *command), ftplib.FTP() as ftp:
-                ftp.connect("127.0.0.1", port)
-                ftp.login()
-                times_s = compare(
-                    retr=partial(seconds_of, ftp_transfer, ftp, "RETR source", receive, None),
-                    stor=partial(ftp_store, ftp, path))
-            bars("download over RETR", times_s["retr"] / times_s["ours_get"], 0.95)
-            bars("upload over STOR", times_s["stor"] / times_s["ours_put"], 0.95)
-        else:
-            print("  pyftpdlib is not installed here: skipped")
-        if nginx := shutil.which("nginx"):
-            Path(folder, "nginx.conf").write_text(
-                f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1;\n"
-                f"events {{}} http {{ access_log off; sendfile on; tcp_nopush on;\n"
-                f"server {{ listen 127.0.0.1:{port}; root {folder}; }} }}\n")
-            with started(port, nginx, "-p", folder, "-c", f"{folder}/nginx.conf"):
-                compare(nginx_get=partial(seconds_of, http_get, port))
-        else:
-            print("  nginx is not installed here: skipped")
+        command = [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", port, "-w", "-d", folder]
+        with started(port, *command), ftplib.FTP() as ftp:
+            ftp.connect("127.0.0.1", port)
+            ftp.login()
+            times_s = alternately(
+                options.repeats, get=partial(seconds_of, remote_get, server.client, "source", len, True),
+                retr=partial(seconds_of, ftp_transfer, ftp, "RETR source", receive, None),
+                put=partial(upload, server.client, path, True), stor=partial(ftp_store, ftp, path))
+    for ours, theirs in (("get", "retr"), ("put", "stor")):
+        rates = [options.volume / times_s[name] for name in (ours, theirs)]
+        bars(f"{ours} {rates[0]:.0f}, {theirs} {rates[1]:.0f}, ratio", rates[0] / rates[1], 0.95)
 
 
 PARTS = (one_client, fifty_threads, small_requests, start, memory, fixed_cost, others)

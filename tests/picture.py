@@ -12,16 +12,17 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "hasil" / "contoh"
 ROWS = (1, 9, 18, 27, 28, 36, 45, 54)  # of its 54: the corners of the matrix
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+BROWSER = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
+           "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync",
+           "--disable-component-update"]
 
 
 def chromium(*arguments: str) -> str:
     """Run Chromium without a window and return what it wrote to stdout."""
     with tempfile.TemporaryDirectory() as profile:
         return subprocess.run(
-            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
-             "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync",
-             "--disable-component-update", f"--user-data-dir={profile}", *arguments],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=True).stdout
+            [*BROWSER, f"--user-data-dir={profile}", *arguments], stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ from file_server import FileServer, LegacyServer, Settings
 from file_thread_pool import ThreadPoolServer
 
 ROOT = Path(__file__).resolve().parent.parent
+SLOW = os.environ.get("TESTS_SLOW") == "1"
 WAIT_S = 20.0  # for what must happen at some time: far more than it takes
 
 

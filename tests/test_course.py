@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 import subprocess
 import time
 import unittest
@@ -12,11 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.support import Relay, RunningServer, for_each_model, read_to_end, wait_until
+from tests.picture import BROWSER, CHROMIUM
+from tests.support import SLOW, WAIT_S, Relay, RunningServer, for_each_model, read_to_end, wait_until
 
-CHROMIUM = shutil.which("chromium")
-BROWSER_OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                   "--disable-sync", "--disable-background-networking", "--disable-component-update"]
 PAGE = r"""<script>
 for (const body of ["DELETE a.txt", "DELETE a.txt\r\n", "\r\nDELETE a.txt\r\n", "UPLOAD b QUJD\r\n\r\n"])
     fetch("http://127.0.0.1:PORT", {method: "POST", mode: "no-cors", body});
@@ -66,8 +62,7 @@ class OtherClients(unittest.TestCase):
 
         for_each_model(self, check, workers=len(requests))
 
-    @unittest.skipUnless(os.environ.get("TESTS_SLOW") == "1", "TESTS_SLOW is not 1")
-    @unittest.skipUnless(CHROMIUM, "no chromium here")
+    @unittest.skipUnless(CHROMIUM and SLOW, "needs Chromium, and TESTS_SLOW=1")
     def test_a_real_page_posts_commands_and_nothing_happens(self) -> None:
         running, answered = RunningServer("thread"), dict[int, bytes]()
         self.addCleanup(running.stop)
@@ -77,10 +72,11 @@ class OtherClients(unittest.TestCase):
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # the browser's children still write
             page = Path(folder, "page.html")
             page.write_text(PAGE.replace("PORT", str(relay.port)))
-            command = [CHROMIUM or "", *BROWSER_OPTIONS, f"--user-data-dir={folder}", page.as_uri()]
+            command = [*BROWSER, f"--user-data-dir={folder}", page.as_uri()]
             with subprocess.Popen(command, stderr=subprocess.DEVNULL) as browser:
                 try:
                     wait_until(lambda: len(answered) == 4, "what the page has posted is answered")
                 finally:
                     browser.terminate()
+                    browser.wait(WAIT_S)
         self.assertEqual((running.names(), running.read("a.txt")), (["a.txt"], b"kept"))

@@ -31,11 +31,10 @@ from file_client_cli import RemoteError, Server, remote_list, remote_stats, uplo
 from file_interface import TEMPORARY_PREFIX, FileError, FileInterface
 from file_protocol import END
 from tests.support import (
-    MODES, ROOT, WAIT_S, NoServer, RunningServer, ServerCase, ServerProcess, alive, children_of,
+    MODES, ROOT, SLOW, WAIT_S, NoServer, RunningServer, ServerCase, ServerProcess, alive, children_of,
     for_each_model, read_json, read_to_end, run_script, wait_until,
 )
 
-SLOW = os.environ.get("TESTS_SLOW") == "1"
 LINUX = unittest.skipUnless(sys.platform == "linux", "needs /proc, and limits and signals as on Linux")
 EVERY = [(2, mode) for mode in MODES]  # arguments of file_server.py
 LIST = b"LIST\r\n\r\n"

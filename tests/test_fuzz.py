@@ -15,9 +15,9 @@ from typing import Any
 
 from file_client_cli import remote_list
 from file_protocol import END, ProtocolError, read_reply
-from tests.support import MODES, ScriptedSocket, ServerProcess, ask_all, talk, upload_request
+from tests.support import MODES, SLOW, ScriptedSocket, ServerProcess, ask_all, talk, upload_request
 
-TIMES = 20 if os.environ.get("TESTS_SLOW") == "1" else 1
+TIMES = 20 if SLOW else 1
 LIVE_CASES = 100 * TIMES  # connections to each kind of server, with up to 8 requests each
 SECRET = bytes(range(240, 256))  # in no request
 NAMES = [b"a", b"'my f'", b'"my f"', b"kept", b"link", b"folder", b"folder/inner", b"../secret", b".hidden"]

@@ -5,7 +5,6 @@ A hundred of them, with TESTS_SLOW=1 a thousand.
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import sys
@@ -20,9 +19,8 @@ from unittest import mock
 
 from file_client_cli import RemoteError, remote_get, remote_stats, remote_upload
 from file_server import raise_descriptor_limit
-from tests.support import ServerProcess
+from tests.support import SLOW, ServerProcess
 
-SLOW = os.environ.get("TESTS_SLOW") == "1"
 CLIENTS, WORKERS, FILE_BYTES = (1000, 50, 1 << 20) if SLOW else (100, 8, 1 << 17)
 PATIENCE_S = 120.0  # of a client, for a machine that does other things as well
 # What the server's memory may have grown by since it was warm: the allocator may keep each worker's buffers.

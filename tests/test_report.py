@@ -16,6 +16,7 @@ from typing import Any
 from file_client_stress_test import append_csv
 from laporan.halaman import HEADS, write_report
 from tests.picture import CHROMIUM, EXAMPLE, ROOT, chromium
+from tests.support import SLOW
 
 HOSTILE = "</script><img src=x onerror='alert(1)'>&amp;\"{{data}}\u2028$data<!-- | a"
 
@@ -167,7 +168,7 @@ class Report(unittest.TestCase):
                             ("putus:1", ["bad"]), ("kali; tabel memuat mediannya", ["four"])):
             self.assertEqual([name for name in runs if text in found[name]["main"]], names, text)
 
-    @unittest.skipUnless(CHROMIUM, "there is no Chromium")
+    @unittest.skipUnless(CHROMIUM and SLOW, "needs Chromium, and TESTS_SLOW=1")
     def test_printed_it_is_small(self) -> None:
         path, page = self.run_dir / "a.pdf", (self.run_dir / "laporan.html").as_uri()
         for tables, most_bytes, most_pages in ((1, 1_000_000, 7), (4, 1_500_000, 18)):

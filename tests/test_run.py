@@ -22,7 +22,7 @@ from unittest.mock import Mock, patch
 
 import file_client_stress_test as stress
 import run_for_test as run
-from tests.support import ROOT, alive, children_of, run_script, wait_until
+from tests.support import ROOT, SLOW, alive, children_of, run_script, wait_until
 
 ONE = ("--volumes", "1", "--client-workers", "1", "--server-workers", "1", "--server-models", "thread",
        "--client-models", "thread")  # two rows
@@ -232,7 +232,7 @@ class Running(unittest.TestCase):
     @unittest.skipUnless(sys.platform == "linux", "looks into /proc")
     def test_signals_in_the_second_row(self) -> None:
         numbers = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
-        for number in numbers[:4 if os.environ.get("TESTS_SLOW") == "1" else 2]:
+        for number in numbers[:4 if SLOW else 2]:
             with self.subTest(number), tempfile.TemporaryDirectory() as folder:
                 self.output = self.folder / number.name
                 process = self.start(
