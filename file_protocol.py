@@ -176,7 +176,7 @@ class Connection:
         if left_s <= 0:
             raise TimeoutError("batas waktu total terlampaui")
         limit_s = max(0.001, min(self._idle_s if wait_s is None else wait_s, left_s))  # 0 would be for ever
-        if limit_s != self._limit_s:
+        if not limit_s <= self._limit_s <= 1.01 * limit_s:  # near the deadline it differs a little each time
             timeval = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
             if sys.platform == "win32":
                 timeval = struct.pack("I", int(limit_s * 1000))
@@ -244,9 +244,8 @@ def _decode_padded(text: bytes) -> bytes:
 def raw_pieces(connection: Connection, size_bytes: int) -> Iterator[memoryview]:
     """Yield the next `size_bytes` as they arrive, each piece valid until the next; raises Truncated."""
     while size_bytes:
-        while not connection.pending:
+        while not (view := connection.pending[:size_bytes]):
             connection.receive_body()
-        view = connection.pending[:size_bytes]
         yield view
         connection.consume(len(view))
         size_bytes -= len(view)
