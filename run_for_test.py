@@ -35,7 +35,7 @@ from laporan.halaman import write_report
 HERE = Path(__file__).resolve().parent
 END_TIMEOUT_S = 20.0  # for a server or a client to end after being told to
 HANG_S = 300.0  # how long a client may take besides its time-outs
-ROW_S, MB_PER_S = 0.6, 250  # what a row takes, for the estimate
+ROW_S, MB_PER_S = 0.4, 320  # what a row takes, for the estimate
 SAME_TO_RESUME = ("cpu", "inti_cpu", "python", "start_method")
 OPTIONS = ("server_models", "client_models", "operations", "volumes", "client_workers", "server_workers",
            "encodings", "quick", "timeout", "repeat", "seed", "host")  # what makes up a run
