@@ -259,7 +259,7 @@ def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None
     Each worker has run ``initializer(index, *args)`` with an index of its own, from 0. Raises ServerError.
     """
     raise_descriptor_limit()
-    failure: BaseException | None = None
+    failure = ""
     for pause_s in START_PAUSES_S:
         time.sleep(pause_s)
         pool: Pool | None = None
@@ -268,14 +268,13 @@ def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None
             pool.start()
             return pool
         except BaseException as error:
-            failure = error
+            failure = os_error_text(error)
             if pool:
                 with suppress(RuntimeError):  # a thread of its own could not be started
                     pool.stop(hurry=True)
             if not isinstance(error, START_ERRORS):
                 raise
-    assert failure
-    raise ServerError(f"pool {workers} {kind} tidak dapat dibuat ({os_error_text(failure)})")
+    raise ServerError(f"pool {workers} {kind} tidak dapat dibuat ({failure})")
 
 
 @contextmanager
@@ -367,7 +366,7 @@ def memory_of(pids: Iterable[int]) -> tuple[int | None, int | None]:
 
 class _Slot(ctypes.Structure):
     """Counts, each with one writer. Of a worker: the connection that it began last, whether it has one and
-    answers a request, what came of all requests. Of the accepting process: the second row."""
+    answers a request, what came of all requests; its pid and CPU. Of the accepting process: the last five."""
 
     _fields_ = [(name, ctypes.c_int64) for name in (
         "connection", "active", "busy", "succeeded", "failed", "died", "file_bytes",
@@ -600,7 +599,7 @@ class FileServer:
         return self
 
     def serve_forever(self) -> None:
-        """Accept connections and hand them over, until stop(). Raises ServerError if none can be started."""
+        """Accept connections and hand them over, until stop(). Raises ServerError if that cannot go on."""
         while not self.table.shared.stopping:
             ready, _, _ = select.select([self._listener, self._wake_receiver], [], [], 1.0)
             self._pool.check()
