@@ -36,7 +36,7 @@ from file_client_cli import (
     remote_delete, remote_get, remote_list, remote_stats, remote_upload,
 )
 from file_protocol import DEFAULT_HOST, DEFAULT_PORT, crc32_of, os_error_text, prepare_streams, say
-from file_server import default_start_method as default_start_method, make_pool
+from file_server import START_METHOD as START_METHOD, make_pool
 
 MB = 1024 * 1024  # as the course counts it
 OPERATIONS = ("download", "upload", "list")

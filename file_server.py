@@ -31,12 +31,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
-from multiprocessing import forkserver, resource_sharer, util
+from multiprocessing import resource_sharer, util
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from file_interface import FileInterface
 from file_protocol import (
@@ -50,11 +50,11 @@ except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("server")
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 HERE = Path(__file__).resolve().parent
-DEFAULT_DIRECTORY = HERE / "files"
 BACKLOG = 1024  # a burst of clients waits here until it is accepted; the kernel may allow less
-MAX_WORKERS = 1000
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 START_PAUSES_S = (0.0, 0.02, 0.1, 0.3, 0.6)  # before each try: a failed fork server needs a moment to end
 START_TIMEOUT_S = 60.0  # for all processes of a pool to come up
 WATCH_S = 0.1  # how often a starting pool looks whether one of its processes has died
@@ -80,40 +80,36 @@ class ServerError(RuntimeError):
 START_ERRORS = (OSError, RuntimeError, ValueError, ImportError, MemoryError)
 
 
+OPTIONS: dict[str, tuple[str, float, float, str]] = {  # fields of Settings: option, range, help
+    "workers": ("workers", 1, 1000, "worker dalam pool"),
+    "host": ("--host", 0, 0, "alamat; siapa pun yang dapat terhubung dapat mengunggah dan menghapus"),
+    "port": ("--port", 0, 65535, "port; 0 memilih yang bebas"),
+    "directory": ("--files", 0, 0, "folder yang dilayani"),
+    "idle_timeout_s": ("--idle-timeout", 0.001, 1_000_000, "detik menunggu client yang diam"),
+    "total_timeout_s": ("--total-timeout", 0.001, 1_000_000, "detik bagi satu request"),
+    "max_waiting": ("--max-waiting", 1, 100_000, "koneksi yang boleh antre; selebihnya ditolak"),
+    "grace_s": ("--grace", 0.001, 1_000_000, "detik bagi transfer yang berjalan saat server dihentikan"),
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a server is told; workers in other processes get a copy. Raises ValueError if out of range."""
 
-    directory: Path = DEFAULT_DIRECTORY
+    directory: Path = HERE / "files"
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT  # 0 picks a free one
     workers: int = 5
-    start_method: str | None = None  # of processes; None chooses
+    start_method: str = START_METHOD  # of processes
     idle_timeout_s: float = 30.0  # without a byte from the client, or to it
     total_timeout_s: float = 600.0  # for one request, however it trickles
     max_waiting: int = 1024  # connections that may wait for a worker; further ones are told to come back
     grace_s: float = 10.0  # for the requests under way when the server is told to stop
 
     def __post_init__(self) -> None:
-        if not 1 <= self.workers <= MAX_WORKERS:
-            raise ValueError(f"jumlah worker harus 1 sampai {MAX_WORKERS}")
-        if not 0 <= self.port <= 65535:
-            raise ValueError("port harus 0 sampai 65535")
-        if not 1 <= self.max_waiting <= 100_000:
-            raise ValueError("--max-waiting harus 1 sampai 100000")
-        limits_s = self.idle_timeout_s, self.total_timeout_s, self.grace_s
-        if not all(0 < limit_s <= 1e6 for limit_s in limits_s):
-            raise ValueError("batas waktu harus lebih dari 0 detik")
-
-
-def default_start_method() -> str:
-    """Return "forkserver" where there is one and its socket fits into the temporary folder, else "spawn"."""
-    known = "forkserver" in multiprocessing.get_all_start_methods()
-    return "forkserver" if known and _sockets_fit() else "spawn"
-
-
-def _sockets_fit() -> bool:
-    return len(os.fsencode(tempfile.gettempdir())) <= SOCKET_FOLDER_LIMIT_BYTES
+        for name, (_, least, most, _) in OPTIONS.items():
+            if most and not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} harus {least} sampai {most}")
 
 
 class Pool(Executor):
@@ -121,7 +117,7 @@ class Pool(Executor):
 
     children: Iterable[multiprocessing.process.BaseProcess] = ()
     share: Callable[[Any], Any] = staticmethod(lambda kind: kind())  # a zeroed ctypes object for all workers
-    choose_start_method: Callable[[str | None], str | None] = staticmethod(lambda wanted: None)
+    has_start_method = False
 
     def start(self) -> None:
         """Return when all workers are there, which executors start lazily; raises what keeps one from it."""
@@ -140,34 +136,29 @@ class Pool(Executor):
 class ThreadPerClient(Pool):
     """A new thread for each task, as in the course's own server; at most `workers` at a time."""
 
-    def __init__(self, workers: int, start_method: None, *begin: Any) -> None:
+    def __init__(self, workers: int, start_method: str, *begin: Any) -> None:
         self._initializer, self._begin_args = begin
         self._free = list(range(workers))  # the indexes that no thread has
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        index = self._free.pop()
-        future.add_done_callback(lambda _: self._free.append(index))
-
-        def run() -> None:
-            try:
-                self._initializer(index, *self._begin_args)
-                future.set_result(function(*args, **options))
-            except BaseException as error:
-                future.set_exception(error)
-
-        try:
-            threading.Thread(target=run, name=f"client-{index}").start()
-        except RuntimeError:  # the system has no more threads to give
-            self._free.append(index)
-            raise
+        executor = ThreadPoolExecutor(1, "client")
+        future = executor.submit(self._run, function, *args, **options)
+        executor.shutdown(wait=False)  # its thread ends with the task
         return future
+
+    def _run(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        index = self._free.pop()
+        try:
+            self._initializer(index, *self._begin_args)
+            return function(*args, **options)
+        finally:
+            self._free.append(index)
 
 
 class ThreadPool(Pool, ThreadPoolExecutor):
     """Workers that are threads of this process."""
 
-    def __init__(self, workers: int, start_method: None, *begin: Any) -> None:
+    def __init__(self, workers: int, start_method: str, *begin: Any) -> None:
         self._barrier = threading.Barrier(workers)
         super().__init__(workers, "worker", _begin_worker, (self._barrier, *begin))
 
@@ -185,17 +176,16 @@ class ProcessPool(Pool, ProcessPoolExecutor):
     """Workers that are processes of their own."""
 
     share = staticmethod(multiprocessing.RawValue)
-    choose_start_method = staticmethod(lambda wanted: wanted or default_start_method())
+    has_start_method = True
 
-    def __init__(self, workers: int, start_method: str | None, *begin: Any) -> None:
+    def __init__(self, workers: int, start_method: str, *begin: Any) -> None:
         self.workers = workers
-        self.start_method = self.choose_start_method(start_method)
-        if not _sockets_fit():  # connections are handed over through a socket there
+        if len(os.fsencode(tempfile.gettempdir())) > SOCKET_FOLDER_LIMIT_BYTES:
             tempfile.tempdir = next(filter(os.path.isdir, ("/tmp", "/var/tmp")), None)
-        context: Any = multiprocessing.get_context(self.start_method)
+        context: Any = multiprocessing.get_context(start_method)
         # Our scripts that are in use here are imported once, by the fork server, and not by each process.
         context.set_forkserver_preload([path.stem for path in HERE.glob("*.py") if path.stem in sys.modules])
-        # The fork server has no stderr to hand on (see _start_fork_server); a Connection can be sent.
+        # Processes are started without our stderr (see _worker_environment); a Connection can be sent.
         stderr = None if os.name == "nt" else multiprocessing.connection.Connection(os.dup(2), readable=False)
         with _worker_environment():  # what counts the semaphores is a process as well
             self._barrier = context.Barrier(workers, timeout=START_TIMEOUT_S)
@@ -205,19 +195,15 @@ class ProcessPool(Pool, ProcessPoolExecutor):
 
     def start(self) -> None:
         _require_memory(OWN_THREADS)
-        before = set(multiprocessing.active_children())
         try:
             with _worker_environment():
-                if self.start_method == "forkserver":
-                    _start_fork_server()
                 futures = [self.submit(os.getpid) for _ in range(self.workers)]
         except EOFError:
             raise ServerError("sistem tidak memberi cukup proses") from None
         finally:
-            self.children = set(multiprocessing.active_children()) - before
-        sentinels = [child.sentinel for child in self.children]
+            self.children = list((self._processes or {}).values())
         while wait(futures, WATCH_S).not_done:
-            if len(sentinels) < self.workers or multiprocessing.connection.wait(sentinels, 0):
+            if multiprocessing.connection.wait([child.sentinel for child in self.children], 0):
                 raise ServerError("sebuah proses mati saat dimulai")
         if self._barrier.broken:
             raise ServerError(f"tidak siap dalam {START_TIMEOUT_S:g} detik")
@@ -253,7 +239,7 @@ POOLS: dict[str, type[Any]] = {"thread": ThreadPool, "process": ProcessPool, "le
 
 
 def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None = None, *args: Any,
-              start_method: str | None = None) -> Pool:
+              start_method: str = START_METHOD) -> Pool:
     """Return a new pool of `workers` workers of a `kind` in POOLS, all of them alive.
 
     Each worker has run ``initializer(index, *args)`` with an index of its own, from 0. Raises ServerError.
@@ -262,51 +248,43 @@ def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None
     failure = ""
     for pause_s in START_PAUSES_S:
         time.sleep(pause_s)
-        pool: Pool | None = None
-        try:
-            pool = POOLS[kind](workers, start_method, initializer, args)
-            pool.start()
-            return pool
-        except BaseException as error:
-            failure = os_error_text(error)
-            if pool:
-                with suppress(RuntimeError):  # a thread of its own could not be started
-                    pool.stop(hurry=True)
-            if not isinstance(error, START_ERRORS):
-                raise
+        with suppress(RuntimeError), ExitStack() as undo:  # stop() fails if a thread has not started
+            try:
+                pool: Pool = POOLS[kind](workers, start_method, initializer, args)
+                undo.callback(pool.stop, hurry=True)
+                pool.start()
+                undo.pop_all()
+                return pool
+            except START_ERRORS as error:
+                failure = os_error_text(error)
     raise ServerError(f"pool {workers} {kind} tidak dapat dibuat ({failure})")
 
 
 @contextmanager
 def _worker_environment() -> Iterator[None]:
-    """Have processes that are started inside import from this folder, never from the current one, and not run
-    the main script again. Raises ServerError where Python cannot be told so."""
+    """Have processes that are started inside import from this folder, never from the current one, not run the
+    main script again, and not write to our stderr: a fork server that cannot fork ends in a traceback.
+
+    Raises ServerError where Python cannot be told so.
+    """
     if sys.version_info < (3, 11) and Path.cwd() != HERE:
         for path in Path.cwd().glob("*.py"):
             if path.stem in sys.stdlib_module_names or (HERE / path.name).exists():
                 raise ServerError(f"Python 3.10 di proses worker akan memakai {path}: pindah ke folder lain")
-    before, main = dict(os.environ), vars(sys.modules["__main__"])
+    before, main, stderr = dict(os.environ), vars(sys.modules["__main__"]), os.dup(2)
     main_file = {"__file__": main.pop("__file__")} if "__file__" in main else {}
     places = [str(HERE), *filter(None, [before.get("PYTHONPATH")])]
     os.environ |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(places)}
     try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
         yield
     finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
         main.update(main_file)
         os.environ.clear()
         os.environ |= before
-
-
-def _start_fork_server() -> None:
-    """Start it without our stderr: where it cannot fork, it would end there in a traceback."""
-    ours = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        forkserver.ensure_running()
-    finally:
-        os.dup2(ours, 2)
-        os.close(ours)
 
 
 def _begin_worker(barrier: Any, initializer: Callable[..., object] | None, args: tuple[Any, ...]) -> None:
@@ -327,7 +305,7 @@ def _begin_process(stderr: Any, *begin: Any) -> None:
     if stderr:
         os.dup2(stderr.fileno(), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure_logging()
+    logging.basicConfig(format=LOG_FORMAT)
     try:
         threading.Thread(target=watch, daemon=True).start()
         _begin_worker(*begin)
@@ -379,11 +357,11 @@ class WorkerTable:
     Each number has one writer, so nothing is locked; sums may be a moment old, never wrong for good.
     """
 
-    def __init__(self, mode: str, workers: int, slots: int, start_method: str | None) -> None:
+    def __init__(self, mode: str, workers: int, slots: int, start_method: str) -> None:
         """Count in `slots` for the pool `mode` of `workers` (0: no limit). Raises OSError."""
         pool = POOLS[mode]
         self.mode, self.workers = mode, workers
-        self.start_method = pool.choose_start_method(start_method)
+        self.start_method = start_method if pool.has_start_method else None
         self.slots, self.shared = pool.share(_Slot * slots), pool.share(_Slot)
         self.shared.pid = os.getpid()
         self._started_at = time.monotonic()  # one clock for all processes
@@ -395,24 +373,21 @@ class WorkerTable:
 
     def stats(self) -> dict[str, Any]:
         """Return the counts as a dict that JSON can carry; see ThreadPoolServer.get_worker_stats()."""
-        used = [slot for slot in self.slots if slot.pid]
-        names = "active", "succeeded", "failed", "file_bytes"
-        active, succeeded, failed, file_bytes = (sum(getattr(slot, name) for slot in used) for name in names)
+        used, told = [slot for slot in self.slots if slot.pid], ("pid", "succeeded", "failed", "died", "busy")
+        total = {name: sum(getattr(slot, name) for slot in used)
+                 for name in ("active", "succeeded", "failed", "file_bytes")}
         uptime_s = time.monotonic() - self._started_at
         cpu_us = {slot.pid: slot.cpu_us for slot in [*used, self.shared]}
         cpu_us[os.getpid()] = int(time.process_time() * 1e6)
         memory_bytes, peak_bytes = memory_of(cpu_us)
-        told = "pid", "succeeded", "failed", "died", "busy"
-        return {
+        return total | {
             "mode": self.mode, "workers": self.workers, "start_method": self.start_method,
-            "active": active, "waiting": self.waiting(), "idle": max(0, self.workers - active),
-            "succeeded": succeeded, "failed": failed, "total": succeeded + failed,
-            "refused": self.shared.refused,
-            "file_bytes": file_bytes, "throughput_byte_per_s": round(file_bytes / uptime_s),
+            "waiting": self.waiting(), "idle": max(0, self.workers - total["active"]),
+            "total": total["succeeded"] + total["failed"], "refused": self.shared.refused,
             "uptime_s": round(uptime_s, 3), "cpu_s": round(sum(cpu_us.values()) / 1e6, 3),
+            "throughput_byte_per_s": round(total["file_bytes"] / uptime_s),
             "memory_bytes": memory_bytes, "peak_memory_bytes": peak_bytes,
-            "per_worker": [{name: getattr(slot, name) for name in told} for slot in used],
-        }
+            "per_worker": [{name: getattr(slot, name) for name in told} for slot in used]}
 
 
 class Worker:
@@ -433,67 +408,54 @@ class Worker:
         self._slot.connection = number
         self._slot.active = 1
         connection = Connection(sock, self._settings.idle_timeout_s, self._settings.total_timeout_s)
-        reader = RequestReader(connection)
         try:
-            self._converse(connection, reader, time.monotonic() - accepted_at)
-        except TimeoutError:
-            if connection.first_byte_at is None or reader.has_partial_request:
-                connection.restart_deadline()
-                with suppress(OSError):
-                    connection.send(encode_reply("ERROR", "waktu tunggu habis"))
-        except OSError:
-            pass  # the client has left
+            with suppress(OSError):  # the client has left, or the disk has failed under a reply
+                self._converse(connection, time.monotonic() - accepted_at)
         finally:
             end_conversation(sock)
             self._slot.active = 0
             if os.getpid() != self._table.shared.pid:
                 sock.close()  # a copy, by pickling; in a thread it is the very socket that the server keeps
 
-    def _converse(self, connection: Connection, reader: RequestReader, waited_s: float | None) -> None:
+    def _converse(self, connection: Connection, waited_s: float) -> None:
         """Answer one request after the other, until nothing more can be read or this worker is needed."""
-        shared = self._table.shared
-        begun_at = time.monotonic()
+        reader, begun_at = RequestReader(connection), time.monotonic()
         for count in itertools.count(1):
-            if shared.stopping and count > 1:
-                return
-            connection.restart_deadline()
+            may_stay = count <= TURN_REQUESTS and time.monotonic() - begun_at < TURN_S
             try:
-                request = None if shared.stopping else reader.next()
-                if shared.stopping and (request is None or request.guessed):
-                    # It has waited in vain; or the end of the command was guessed, and may be our own doing.
-                    connection.send(encode_reply("ERROR", "server sedang berhenti"))
-                    return
-                if request is None or not self._answer(request, connection, waited_s):
-                    return
-            except ProtocolError as error:
+                request = reader.next() if self._next_comes(connection, reader, may_stay) else None
+            except (ProtocolError, TimeoutError) as error:
+                connection.restart_deadline()
                 connection.send(encode_reply("ERROR", str(error)))
-                if not isinstance(error, BadCommand):
-                    return
-            waited_s = None
-            long_turn = count >= TURN_REQUESTS or time.monotonic() - begun_at >= TURN_S
-            if (long_turn and self._table.waiting()) or not self._next_comes(connection, reader):
+                if isinstance(error, BadCommand):
+                    continue
+                return
+            if not request or not self._answer(request, connection, waited_s if count == 1 else None):
                 return
 
-    def _next_comes(self, connection: Connection, reader: RequestReader) -> bool:
-        """Wait for the next request; return False if it does not come, or others need this worker."""
-        connection.restart_deadline()
-        rests_from = time.monotonic()
-        idle_s = self._settings.idle_timeout_s
-        while not reader.has_partial_request and not self._table.shared.stopping:
-            try:
+    def _next_comes(self, connection: Connection, reader: RequestReader, may_stay: bool) -> bool:
+        """Return True when a request has begun, False if none comes or others need this worker, as they do
+        after a rest of REST_S. Raises TimeoutError for a client that has never said anything."""
+        rests_from, idle_s = time.monotonic(), self._settings.idle_timeout_s
+        while not self._table.shared.stopping and (may_stay or not self._table.waiting()):
+            connection.restart_deadline()
+            if reader.has_partial_request:
+                return True
+            rested_s = time.monotonic() - rests_from
+            if rested_s >= idle_s:
+                break
+            may_stay = may_stay and (rested_s < REST_S or connection.first_byte_at is None)
+            with suppress(TimeoutError):
                 if not connection.receive(min(REST_S / 4, idle_s)):
                     return False
-            except TimeoutError:
-                rested_s = time.monotonic() - rests_from
-                if rested_s >= idle_s or (rested_s >= REST_S and self._table.waiting()):
-                    return False
-        return True
+        if connection.first_byte_at is None:
+            why = "server sedang berhenti" if self._table.shared.stopping else "waktu tunggu habis"
+            raise TimeoutError(why)
+        return False
 
     def _answer(self, request: Request, connection: Connection, waited_s: float | None) -> bool:
         """Answer one request, counting it before the end of the reply leaves; return whether to go on."""
-        slot = self._slot
-        counted = request.verb != "STATS"
-        ok = None
+        slot, counted, ok = self._slot, request.verb != "STATS", None
         slot.busy = counted
         try:
             tail, ok = self._protocol.answer(request, connection, waited_s)
@@ -503,19 +465,18 @@ class Worker:
             connection.restart_deadline()  # a reply that says "too late" must still go out
             connection.send(tail)
             return ok or request.verb not in UPLOADS
-        except BaseException as error:
+        except BaseException as error:  # no end of a reply: so the client sees that it is not whole
             slot.succeeded -= counted and ok is True
             slot.failed += counted and ok is not False
-            if not isinstance(error, OSError):
-                raise
-            if not isinstance(error, (ConnectionError, TimeoutError)):
+            if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
                 log.error("%s %s: %s", request.verb, " ".join(request.parameters), os_error_text(error))
-            return False  # without the end of the reply: so the client sees that it is not whole
+            raise
         finally:
             slot.cpu_us = int(time.process_time() * 1e6)
             slot.busy = 0
 
 
+Client = tuple[socket.socket, int, float]  # a connection, its number, and when it was accepted
 _this_worker = threading.local()  # .worker: set once in each worker, read by the function that the pool calls
 
 
@@ -542,18 +503,9 @@ def end_conversation(sock: socket.socket) -> None:
 
 
 def end_at_once(sock: socket.socket) -> None:
-    """Break a connection, whoever else has a copy of it."""
-    with suppress(OSError):
+    """Close a connection, whoever else has a copy of it."""
+    with sock, suppress(OSError):  # the peer may have ended it
         sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Client(NamedTuple):
-    """A connection in the hands of a worker, or on its way there."""
-
-    number: int
-    sock: socket.socket
-    accepted_at: float
-    future: Future[None]
 
 
 class FileServer:
@@ -566,7 +518,6 @@ class FileServer:
     def __init__(self, settings: Settings, mode: str, workers: int, slots: int, max_waiting: int) -> None:
         """Have `workers` (0: no limit) serve `slots` connections at a time, while `max_waiting` more wait."""
         self.settings = settings
-        self.hangs = False  # after the end: a worker could not be ended
         reserved = 2 * slots + OTHER_DESCRIPTORS  # with the files in work and the copies for processes
         self._capacity = min(slots + max_waiting, raise_descriptor_limit() - reserved)
         if self._capacity < slots or slots < 1:
@@ -579,8 +530,8 @@ class FileServer:
             place = error.filename or settings.directory  # or where shared memory is kept
             raise ServerError(f"{place} tidak dapat dipakai ({os_error_text(error)})") from None
         self._numbers = itertools.count(1)
-        self._open: dict[int, _Client] = {}  # accepted and not done
-        self._done: queue.SimpleQueue[int] = queue.SimpleQueue()  # their numbers, once done; any thread puts
+        self._open: dict[Future[None], Client] = {}  # accepted and not done
+        self._done: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()  # of these; any thread puts
         self._refused: list[tuple[float, socket.socket]] = []  # and when to close them
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_sender.setblocking(False)
@@ -616,23 +567,17 @@ class FileServer:
 
     def abort(self) -> None:
         """Break the connections in service, so that their workers give up at once; callable like stop()."""
-        for client in list(self._open.values()):
-            end_at_once(client.sock)
+        for sock, _, _ in list(self._open.values()):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def __exit__(self, *error: object) -> None:
         """Let the requests under way finish, for `grace_s` at most, and end everything."""
         self.table.shared.stopping = 1
         self._listener.close()
-        resting = {slot.connection for slot in self.table.slots if slot.active and not slot.busy}
-        for client in self._open.values():
-            if client.number in resting:
-                with suppress(OSError):
-                    client.sock.shutdown(socket.SHUT_RD)  # kept open between two requests: it ends here
-        futures = [client.future for client in self._open.values()]
-        if wait(futures, self.settings.grace_s).not_done:
+        if wait(self._open, self.settings.grace_s).not_done:
             self.abort()
-        self._pool.stop(hurry=bool(wait(futures, ABORT_S).not_done))
-        self.hangs = bool(wait(futures, ABORT_S).not_done)
+        self._pool.stop(hurry=bool(wait(self._open, ABORT_S).not_done))
         self._reap()
         for sock in (self._wake_receiver, self._wake_sender, *(sock for _, sock in self._refused)):
             sock.close()
@@ -640,7 +585,7 @@ class FileServer:
     def _start_workers(self) -> None:
         table = self.table
         self._pool = make_pool(table.mode, len(table.slots), _prepare_worker, self.settings, table,
-                               start_method=table.start_method)
+                               start_method=self.settings.start_method)
 
     def _accept(self) -> None:
         try:
@@ -655,7 +600,7 @@ class FileServer:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self._open) < self._capacity:
             with suppress(RuntimeError):  # the system has no more threads
-                self._dispatch(sock, next(self._numbers), time.monotonic())
+                self._dispatch((sock, next(self._numbers), time.monotonic()))
                 return
         self.table.shared.refused += 1
         with suppress(OSError):  # the first bytes of a connection always find room
@@ -663,20 +608,18 @@ class FileServer:
             sock.shutdown(socket.SHUT_WR)
         self._refused.append((time.monotonic() + LINGER_S, sock))
 
-    def _dispatch(self, sock: socket.socket, number: int, accepted_at: float) -> None:
+    def _dispatch(self, client: Client) -> None:
         try:
-            future = self._pool.submit(serve_connection, sock, number, accepted_at)
+            future = self._pool.submit(serve_connection, *client)
         except BrokenExecutor as error:  # a worker has just died
             future = Future()
             future.set_exception(error)
-        self._open[number] = _Client(number, sock, accepted_at, future)
-        self.table.shared.open = len(self._open)
-        self.table.shared.cpu_us = int(time.process_time() * 1e6)
-        future.add_done_callback(lambda _: self._connection_done(number))
+        self._open[future] = client
+        future.add_done_callback(self._connection_done)
 
-    def _connection_done(self, number: int) -> None:
+    def _connection_done(self, future: Future[None]) -> None:
         """Queue a finished connection for the main loop; thread-safe."""
-        self._done.put(number)
+        self._done.put(future)
         self._wake()
 
     def _wake(self) -> None:
@@ -688,24 +631,24 @@ class FileServer:
         now = time.monotonic()
         while self._refused and (self._refused[0][0] < now or len(self._refused) > MAX_LINGERING):
             self._refused.pop(0)[1].close()
-        orphans: list[_Client] = []
+        orphans: list[Client] = []
         while not self._done.empty():
-            client = self._open.pop(self._done.get())
-            error = client.future.exception()
+            future = self._done.get()
+            client, error = self._open.pop(future), future.exception()
             if isinstance(error, BrokenExecutor):
                 if not orphans:
                     self._pool.stop()  # what else was broken with it is in _done now
                 orphans.append(client)
                 continue
             if error:
-                log.error("koneksi %d: galat yang tidak terduga", client.number, exc_info=error)
-                end_at_once(client.sock)
-            client.sock.close()
+                log.error("koneksi %d: galat yang tidak terduga", client[1], exc_info=error)
+            end_at_once(client[0])
         if orphans:
             self._rescue(orphans)
         self.table.shared.open = len(self._open)
+        self.table.shared.cpu_us = int(time.process_time() * 1e6)
 
-    def _rescue(self, orphans: list[_Client]) -> None:
+    def _rescue(self, orphans: list[Client]) -> None:
         """Count what was lost with a broken pool; start another for those that it had not begun."""
         self.files.remove_debris()
         slots, stopping = self.table.slots, self.table.shared.stopping
@@ -718,13 +661,12 @@ class FileServer:
         if not stopping:
             self._start_workers()
             gc.collect()  # cycles keep the descriptors of the broken pool
-        for client in orphans:
-            if client.number not in begun and not stopping:
-                self._dispatch(client.sock, client.number, client.accepted_at)
+        for sock, number, accepted_at in orphans:
+            if number not in begun and not stopping:
+                self._dispatch((sock, number, accepted_at))
             else:
-                log.warning("koneksi %d: worker-nya mati", client.number)
-                end_at_once(client.sock)
-                client.sock.close()
+                log.warning("koneksi %d: worker-nya mati", number)
+                end_at_once(sock)
 
 
 class LegacyServer(FileServer):
@@ -744,29 +686,16 @@ class PoolServer(FileServer):
         super().__init__(settings, mode, settings.workers, settings.workers, settings.max_waiting)
 
 
-def configure_logging() -> None:
-    """Send warnings and errors to stderr, a line each."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-
-
 def server_parser(description: str, modes: list[str], example: str) -> argparse.ArgumentParser:
     """Return a parser of the options that all servers have."""
     parser = argparse.ArgumentParser(description=description, epilog=f"contoh: python3 {example}")
-    parser.add_argument("workers", nargs="?", default=5, type=int, help="worker dalam pool (bawaan: 5)")
-    parser.add_argument("mode", nargs="?", default="thread", choices=modes, help="model (bawaan: thread)")
-    for option, name, text in (
-        ("--host", "host", "alamat; siapa pun yang dapat terhubung dapat mengunggah dan menghapus"),
-        ("--port", "port", "port; 0 memilih yang bebas"),
-        ("--files", "directory", "folder yang dilayani"),
-        ("--idle-timeout", "idle_timeout_s", "detik menunggu client yang diam"),
-        ("--total-timeout", "total_timeout_s", "detik bagi satu request"),
-        ("--max-waiting", "max_waiting", "koneksi yang boleh antre; selebihnya ditolak"),
-        ("--grace", "grace_s", "detik bagi transfer yang sedang berjalan saat server dihentikan"),
-    ):
+    for name, (option, _, _, text) in OPTIONS.items():
         default: Any = getattr(Settings, name)
-        parser.add_argument(option, dest=name, metavar="NILAI", type=type(default), default=default,
-                            help=f"{text} (bawaan: %(default)s)")
-    parser.add_argument("--start-method", choices=["forkserver", "spawn"], help="cara memulai proses")
+        more: dict[str, Any] = {"nargs": "?"} if option == name else {"dest": name, "metavar": "NILAI"}
+        parser.add_argument(option, type=type(default), default=default, help=f"{text} (bawaan: %(default)s)",
+                            **more)
+    parser.add_argument("mode", nargs="?", default="thread", choices=modes, help="model (bawaan: thread)")
+    parser.add_argument("--start-method", default=START_METHOD, choices=["forkserver", "spawn"])
     parser.add_argument("--json", action="store_true", help="tulis keadaan sebagai JSON, juga di terminal")
     return parser
 
@@ -777,10 +706,9 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
 
     Return the exit code: 0, or 3 with one line on stderr if the server cannot start or go on.
     """
-    configure_logging()
+    logging.basicConfig(format=LOG_FORMAT)
     sys.excepthook = _log_lost_worker
     as_json = options.json or not sys.stdout.isatty()
-    options.directory = options.directory.absolute()
     try:
         try:
             settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
@@ -809,18 +737,15 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
         tell(json.dumps({"event": "stats"} | stats), sys.stdout)
     else:
         tell(f"server berhenti: {stats['succeeded']} permintaan sukses, {stats['failed']} gagal")
-    if server.hangs:
+    if table.shared.open:
         os._exit(0)  # a thread hangs in the disk: Python would wait for it
     return 0
 
 
 def _log_lost_worker(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say in one line that a worker died while a connection was handed over to it: resource_sharer reports it
-    through sys.excepthook."""
-    if isinstance(error, (ConnectionError, EOFError)):
-        log.warning("worker mati saat menerima koneksi")
-    else:
-        sys.__excepthook__(kind, error, trace)
+    """Log what resource_sharer reports through sys.excepthook, in one line where a worker died meanwhile."""
+    died = isinstance(error, (ConnectionError, EOFError))
+    log.error("koneksi tidak dapat diserahkan ke worker: %s", error, exc_info=None if died else error)
 
 
 def _stop_on_signals(server: FileServer) -> None:
@@ -845,10 +770,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = server_parser("Server file: pool thread, pool proses, atau satu thread per client.",
                            [*POOLS], "file_server.py 5 process --port 46666 --files files")
 
-    def make_server(settings: Settings, mode: str) -> FileServer:
-        return LegacyServer(settings) if mode == "legacy" else PoolServer(settings, mode)
-
-    return run(parser, make_server, parser.parse_args(argv))
+    return run(parser, lambda settings, mode: LegacyServer(settings) if mode == "legacy" else
+               PoolServer(settings, mode), parser.parse_args(argv))
 
 
 if __name__ == "__main__":

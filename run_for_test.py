@@ -27,7 +27,7 @@ from typing import IO, Any, NamedTuple
 
 from file_client_cli import Server, interrupt_on_signals, number_text, printable
 from file_client_stress_test import (
-    COLUMNS, ENCODINGS, EXECUTORS, OPERATIONS, Outcome, append_csv, default_start_method, error_text,
+    COLUMNS, ENCODINGS, EXECUTORS, OPERATIONS, Outcome, START_METHOD, append_csv, error_text,
     make_test_file, row_text, summarise)
 from file_protocol import DEFAULT_HOST, prepare_streams, say
 from laporan.halaman import write_report
@@ -208,7 +208,7 @@ def environment() -> dict[str, Any]:
         "memori_byte": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if is_unix else None,
         "beban_awal": list(os.getloadavg()) if is_unix else None,
         "python": platform.python_version(), "implementasi": platform.python_implementation(),
-        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(), "start_method": default_start_method(),
+        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(), "start_method": START_METHOD,
         "commit": git.strip() or None}
 
 

@@ -238,7 +238,7 @@ class Surroundings(ScriptCase):
                 "no semaphores": ("galat", lambda: {"env": environment}),
                 "no shared memory": ("galat", lambda: {"prefix": mounted("ro none /dev/shm")}),
                 "names like ours": (safe_path, lambda: {"cwd": folder}),
-                "a long temporary folder": ("spawn", lambda: {"env": {**os.environ, "TMPDIR": str(long)}})}
+                "a long temporary folder": ("forkserver", lambda: {"env": {**os.environ, "TMPDIR": str(long)}})}
 
             def check(where: str, mode: str) -> None:
                 process, options = surroundings[where]

@@ -40,8 +40,8 @@ REPLIES: tuple[tuple[bytes, dict[str, Any]], ...] = (  # one after the other; No
     (b"NO b", {"status": "ERROR", "data": UNKNOWN_REQUEST}),
     (b"UPLOAD_RAW", {"status": "ERROR", "data": MISSING_PARAMETER.format("UPLOAD_RAW")}),
 )
-STATS_KEYS = ("mode workers start_method active waiting idle succeeded failed total refused file_bytes "
-              "throughput_byte_per_s uptime_s cpu_s memory_bytes peak_memory_bytes per_worker")
+STATS_KEYS = ("active succeeded failed file_bytes mode workers start_method waiting idle total refused "
+              "uptime_s cpu_s throughput_byte_per_s memory_bytes peak_memory_bytes per_worker")
 
 
 class Transfers(ServerCase):
