@@ -35,7 +35,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from multiprocessing import resource_sharer, util
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from file_interface import FileInterface
@@ -100,7 +99,6 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT  # 0 picks a free one
     workers: int = 5
-    start_method: str = START_METHOD  # of processes
     idle_timeout_s: float = 30.0  # without a byte from the client, or to it
     total_timeout_s: float = 600.0  # for one request, however it trickles
     max_waiting: int = 1024  # connections that may wait for a worker; further ones are told to come back
@@ -113,11 +111,11 @@ class Settings:
 
 
 class Pool(Executor):
-    """What pools have in common. Each is made with (workers, start method, initializer, its arguments)."""
+    """What pools have in common. Each is made with (workers, initializer, its arguments)."""
 
     children: Iterable[multiprocessing.process.BaseProcess] = ()
     share: Callable[[Any], Any] = staticmethod(lambda kind: kind())  # a zeroed ctypes object for all workers
-    has_start_method = False
+    start_method: str | None = None  # of processes
 
     def start(self) -> None:
         """Return when all workers are there, which executors start lazily; raises what keeps one from it."""
@@ -136,7 +134,7 @@ class Pool(Executor):
 class ThreadPerClient(Pool):
     """A new thread for each task, as in the course's own server; at most `workers` at a time."""
 
-    def __init__(self, workers: int, start_method: str, *begin: Any) -> None:
+    def __init__(self, workers: int, *begin: Any) -> None:
         self._initializer, self._begin_args = begin
         self._free = list(range(workers))  # the indexes that no thread has
 
@@ -158,7 +156,7 @@ class ThreadPerClient(Pool):
 class ThreadPool(Pool, ThreadPoolExecutor):
     """Workers that are threads of this process."""
 
-    def __init__(self, workers: int, start_method: str, *begin: Any) -> None:
+    def __init__(self, workers: int, *begin: Any) -> None:
         self._barrier = threading.Barrier(workers)
         super().__init__(workers, "worker", _begin_worker, (self._barrier, *begin))
 
@@ -176,13 +174,12 @@ class ProcessPool(Pool, ProcessPoolExecutor):
     """Workers that are processes of their own."""
 
     share = staticmethod(multiprocessing.RawValue)
-    has_start_method = True
+    start_method = START_METHOD
 
-    def __init__(self, workers: int, start_method: str, *begin: Any) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, *begin: Any) -> None:
         if len(os.fsencode(tempfile.gettempdir())) > SOCKET_FOLDER_LIMIT_BYTES:
             tempfile.tempdir = next(filter(os.path.isdir, ("/tmp", "/var/tmp")), None)
-        context: Any = multiprocessing.get_context(start_method)
+        context: Any = multiprocessing.get_context(self.start_method)
         # Our scripts that are in use here are imported once, by the fork server, and not by each process.
         context.set_forkserver_preload([path.stem for path in HERE.glob("*.py") if path.stem in sys.modules])
         # Processes are started without our stderr (see _worker_environment); a Connection can be sent.
@@ -197,7 +194,7 @@ class ProcessPool(Pool, ProcessPoolExecutor):
         _require_memory(OWN_THREADS)
         try:
             with _worker_environment():
-                futures = [self.submit(os.getpid) for _ in range(self.workers)]
+                futures = [self.submit(os.getpid) for _ in range(self._barrier.parties)]
         except EOFError:
             raise ServerError("sistem tidak memberi cukup proses") from None
         finally:
@@ -238,8 +235,7 @@ class ProcessPool(Pool, ProcessPoolExecutor):
 POOLS: dict[str, type[Any]] = {"thread": ThreadPool, "process": ProcessPool, "legacy": ThreadPerClient}
 
 
-def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None = None, *args: Any,
-              start_method: str = START_METHOD) -> Pool:
+def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None = None, *args: Any) -> Pool:
     """Return a new pool of `workers` workers of a `kind` in POOLS, all of them alive.
 
     Each worker has run ``initializer(index, *args)`` with an index of its own, from 0. Raises ServerError.
@@ -250,7 +246,7 @@ def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None
         time.sleep(pause_s)
         with suppress(RuntimeError), ExitStack() as undo:  # stop() fails if a thread has not started
             try:
-                pool: Pool = POOLS[kind](workers, start_method, initializer, args)
+                pool: Pool = POOLS[kind](workers, initializer, args)
                 undo.callback(pool.stop, hurry=True)
                 pool.start()
                 undo.pop_all()
@@ -357,11 +353,11 @@ class WorkerTable:
     Each number has one writer, so nothing is locked; sums may be a moment old, never wrong for good.
     """
 
-    def __init__(self, mode: str, workers: int, slots: int, start_method: str) -> None:
+    def __init__(self, mode: str, workers: int, slots: int) -> None:
         """Count in `slots` for the pool `mode` of `workers` (0: no limit). Raises OSError."""
         pool = POOLS[mode]
         self.mode, self.workers = mode, workers
-        self.start_method = start_method if pool.has_start_method else None
+        self.start_method = pool.start_method
         self.slots, self.shared = pool.share(_Slot * slots), pool.share(_Slot)
         self.shared.pid = os.getpid()
         self._started_at = time.monotonic()  # one clock for all processes
@@ -385,7 +381,6 @@ class WorkerTable:
             "waiting": self.waiting(), "idle": max(0, self.workers - total["active"]),
             "total": total["succeeded"] + total["failed"], "refused": self.shared.refused,
             "uptime_s": round(uptime_s, 3), "cpu_s": round(sum(cpu_us.values()) / 1e6, 3),
-            "throughput_byte_per_s": round(total["file_bytes"] / uptime_s),
             "memory_bytes": memory_bytes, "peak_memory_bytes": peak_bytes,
             "per_worker": [{name: getattr(slot, name) for name in told} for slot in used]}
 
@@ -525,7 +520,7 @@ class FileServer:
         try:
             self.files = FileInterface(settings.directory)
             self.files.remove_debris()
-            self.table = WorkerTable(mode, workers, slots, settings.start_method)
+            self.table = WorkerTable(mode, workers, slots)
         except OSError as error:
             place = error.filename or settings.directory  # or where shared memory is kept
             raise ServerError(f"{place} tidak dapat dipakai ({os_error_text(error)})") from None
@@ -584,8 +579,7 @@ class FileServer:
 
     def _start_workers(self) -> None:
         table = self.table
-        self._pool = make_pool(table.mode, len(table.slots), _prepare_worker, self.settings, table,
-                               start_method=self.settings.start_method)
+        self._pool = make_pool(table.mode, len(table.slots), _prepare_worker, self.settings, table)
 
     def _accept(self) -> None:
         try:
@@ -695,7 +689,6 @@ def server_parser(description: str, modes: list[str], example: str) -> argparse.
         parser.add_argument(option, type=type(default), default=default, help=f"{text} (bawaan: %(default)s)",
                             **more)
     parser.add_argument("mode", nargs="?", default="thread", choices=modes, help="model (bawaan: thread)")
-    parser.add_argument("--start-method", default=START_METHOD, choices=["forkserver", "spawn"])
     parser.add_argument("--json", action="store_true", help="tulis keadaan sebagai JSON, juga di terminal")
     return parser
 
@@ -707,7 +700,9 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
     Return the exit code: 0, or 3 with one line on stderr if the server cannot start or go on.
     """
     logging.basicConfig(format=LOG_FORMAT)
-    sys.excepthook = _log_lost_worker
+    sys.excepthook = lambda kind, error, trace: log.error(  # multiprocessing calls it when a worker has died
+        "koneksi tidak dapat diserahkan ke worker: %s", os_error_text(error),
+        exc_info=None if isinstance(error, (ConnectionError, EOFError)) else error)
     as_json = options.json or not sys.stdout.isatty()
     try:
         try:
@@ -740,12 +735,6 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
     if table.shared.open:
         os._exit(0)  # a thread hangs in the disk: Python would wait for it
     return 0
-
-
-def _log_lost_worker(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Log what resource_sharer reports through sys.excepthook, in one line where a worker died meanwhile."""
-    died = isinstance(error, (ConnectionError, EOFError))
-    log.error("koneksi tidak dapat diserahkan ke worker: %s", error, exc_info=None if died else error)
 
 
 def _stop_on_signals(server: FileServer) -> None:

@@ -41,8 +41,9 @@ LIST = b"LIST\r\n\r\n"
 
 # What Python runs before everything else: each upload hangs in the disk,
 HANGING_DISK = "import file_interface, time\nfile_interface.NewFile.write = lambda *_: time.sleep(3600)\n"
-# or Python is as it is built for a system without semaphores.
+# or Python is as it is built for a system without semaphores, or without fork servers.
 NO_SEMAPHORES = "import _multiprocessing\ndel _multiprocessing.SemLock, _multiprocessing.sem_unlink\n"
+NO_FORK_SERVER = "import multiprocessing\nmultiprocessing.get_all_start_methods = lambda: ['spawn']\n"
 
 
 def setUpModule() -> None:
@@ -185,7 +186,9 @@ class Shutdown(ScriptCase):
             self.assertNotIn(b"OK", read_to_end(connection))
 
     def test_workers_of_a_killed_server_leave_and_the_next_one_removes_its_debris(self) -> None:
-        def check(server: ServerProcess) -> None:
+        def check(start_method: str, environment: dict[str, str] | None) -> None:
+            server = self.start(3, "process", env=environment)
+            self.assertEqual(server.ready["start_method"], start_method)
             (server.directory / "a").write_bytes(b"old")
             pids = set(of_workers("pid", remote_stats(server.client)))
             self.assertEqual(len(pids), 3)
@@ -199,7 +202,8 @@ class Shutdown(ScriptCase):
             self.assertEqual(os.listdir(server.directory), ["a"])
             self.assertEqual((server.directory / "a").read_bytes(), b"old")
 
-        self.with_each(check, (3, "process"), (3, "process", "--start-method", "spawn"))
+        with beginning_with(NO_FORK_SERVER) as spawning:
+            self.at_once(check, ("forkserver", None), ("spawn", spawning))
 
 
 @LINUX
@@ -238,7 +242,7 @@ class Surroundings(ScriptCase):
                 "no semaphores": ("galat", lambda: {"env": environment}),
                 "no shared memory": ("galat", lambda: {"prefix": mounted("ro none /dev/shm")}),
                 "names like ours": (safe_path, lambda: {"cwd": folder}),
-                "a long temporary folder": ("forkserver", lambda: {"env": {**os.environ, "TMPDIR": str(long)}})}
+                "a long temp folder": ("forkserver", lambda: {"env": {**os.environ, "TMPDIR": str(long)}})}
 
             def check(where: str, mode: str) -> None:
                 process, options = surroundings[where]

@@ -25,8 +25,8 @@ MAY_IMPORT = {  # of ours
 ONLY = {"file_server": {"make_pool", "START_METHOD"}, "file_client_cli": {"number_text"}}  # of those
 SCRIPTS = [name for name in MAY_IMPORT if "/" not in name]
 LINES = {  # at most, in all files of a pattern together
-    "file_interface.py": 190, "file_protocol.py": 600, "file_server.py": 780, "file_thread_pool.py": 80,
-    "file_client_cli.py": 430, "file_client_stress_test.py": 420, "run_for_test.py": 380, "*.py": 2875,
+    "file_interface.py": 190, "file_protocol.py": 600, "file_server.py": 769, "file_thread_pool.py": 80,
+    "file_client_cli.py": 430, "file_client_stress_test.py": 420, "run_for_test.py": 380, "*.py": 2864,
     "laporan/*.py": 335, "laporan/templat.html": 550, "tests/*.py": 4115, "README.md": 150}
 POOLS = ["ProcessPoolExecutor", "ThreadPoolExecutor"]
 NODES = {name: list(ast.walk(ast.parse((ROOT / f"{name}.py").read_bytes()))) for name in MAY_IMPORT}
@@ -55,8 +55,8 @@ class Shape(unittest.TestCase):
 
     def test_pools_are_made_in_one_place(self) -> None:
         for name in SCRIPTS:
-            used = {getattr(node, "id", getattr(node, "attr", "")) for node in NODES[name]}.intersection(POOLS)
-            self.assertEqual(sorted(used), POOLS if name == "file_server" else [], name)
+            used = {getattr(node, "id", getattr(node, "attr", "")) for node in NODES[name]}
+            self.assertEqual(sorted(used.intersection(POOLS)), POOLS if name == "file_server" else [], name)
 
     def test_nothing_is_longer_than_it_may_be(self) -> None:
         for pattern, limit in LINES.items():

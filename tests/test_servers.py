@@ -18,6 +18,7 @@ from unittest import mock
 from file_client_cli import RemoteError, remote_delete, remote_get, remote_list, remote_stats, remote_upload
 from file_interface import NewFile
 from file_protocol import END, MISSING_PARAMETER, UNKNOWN_REQUEST
+from file_server import ProcessPool
 from tests.support import WAIT_S, ServerCase, ask_all, read_json, read_to_end, wait_until
 
 BAD_NAMES = [
@@ -41,7 +42,7 @@ REPLIES: tuple[tuple[bytes, dict[str, Any]], ...] = (  # one after the other; No
     (b"UPLOAD_RAW", {"status": "ERROR", "data": MISSING_PARAMETER.format("UPLOAD_RAW")}),
 )
 STATS_KEYS = ("active succeeded failed file_bytes mode workers start_method waiting idle total refused "
-              "uptime_s cpu_s throughput_byte_per_s memory_bytes peak_memory_bytes per_worker")
+              "uptime_s cpu_s memory_bytes peak_memory_bytes per_worker")
 
 
 class Transfers(ServerCase):
@@ -246,7 +247,11 @@ class SpawnedProcessPoolTest(Files):
     """A pool of processes, each started from scratch."""
 
     mode = "process"
-    settings: ClassVar[dict[str, Any]] = {"start_method": "spawn"}
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        with mock.patch.object(ProcessPool, "start_method", "spawn"):
+            super().setUpClass()
 
 
 class HangingDisk(Transfers):
