@@ -75,10 +75,6 @@ class ServerError(RuntimeError):
     """A pool or a server cannot start or go on; the text is for people, in Indonesian."""
 
 
-# What a start may end in: RuntimeError where a thread is not to be had, or the executor is broken.
-START_ERRORS = (OSError, RuntimeError, ValueError, ImportError, MemoryError)
-
-
 OPTIONS: dict[str, tuple[str, float, float, str]] = {  # fields of Settings: option, range, help
     "workers": ("workers", 1, 1000, "worker dalam pool"),
     "host": ("--host", 0, 0, "alamat; siapa pun yang dapat terhubung dapat mengunggah dan menghapus"),
@@ -251,7 +247,7 @@ def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None
                 pool.start()
                 undo.pop_all()
                 return pool
-            except START_ERRORS as error:
+            except (OSError, RuntimeError, ValueError, ImportError, MemoryError) as error:
                 failure = os_error_text(error)
     raise ServerError(f"pool {workers} {kind} tidak dapat dibuat ({failure})")
 
@@ -364,8 +360,7 @@ class WorkerTable:
 
     def waiting(self) -> int:
         """Return how many connections have no worker."""
-        active: int = sum(slot.active for slot in self.slots)
-        return max(0, int(self.shared.open) - active)
+        return max(0, int(self.shared.open) - sum(int(slot.active) for slot in self.slots))
 
     def stats(self) -> dict[str, Any]:
         """Return the counts as a dict that JSON can carry; see ThreadPoolServer.get_worker_stats()."""
@@ -541,6 +536,7 @@ class FileServer:
             self._pool.stop()
             raise ServerError(f"tidak dapat memakai {host}:{port} ({os_error_text(error)})") from None
         self._listener.setblocking(False)
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
         self.address: tuple[str, int] = self._listener.getsockname()[:2]  # to connect to
         return self
 
@@ -590,8 +586,6 @@ class FileServer:
             log.warning("koneksi tidak dapat diterima: %s", os_error_text(error))
             select.select([self._wake_receiver], [], [], 1.0)
             return
-        with suppress(OSError):  # macOS refuses when the client has left already
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self._open) < self._capacity:
             with suppress(RuntimeError):  # the system has no more threads
                 self._dispatch((sock, next(self._numbers), time.monotonic()))
@@ -701,7 +695,7 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
     """
     logging.basicConfig(format=LOG_FORMAT)
     sys.excepthook = lambda kind, error, trace: log.error(  # multiprocessing calls it when a worker has died
-        "koneksi tidak dapat diserahkan ke worker: %s", os_error_text(error),
+        "sebuah koneksi tidak sampai ke worker: %s", os_error_text(error),
         exc_info=None if isinstance(error, (ConnectionError, EOFError)) else error)
     as_json = options.json or not sys.stdout.isatty()
     try:
@@ -721,9 +715,9 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
             tell(f"server siap di {host}:{port} ({table.mode}, {table.workers or 'tak terbatas'} worker); "
                  "Ctrl-C untuk berhenti")
             server.serve_forever()
-            if busy := sum(slot.busy for slot in table.slots):
-                tell(f"berhenti setelah {busy} transfer selesai, paling lama {settings.grace_s:g} detik lagi "
-                     "(Ctrl-C sekali lagi: sekarang juga)")
+            if table.shared.open:
+                tell(f"berhenti setelah {table.shared.open} koneksi selesai, paling lama "
+                     f"{settings.grace_s:g} detik lagi (Ctrl-C sekali lagi: sekarang juga)")
     except ServerError as error:
         tell(f"galat: {error}")
         return 3
