@@ -84,7 +84,6 @@ def _request(server: Server, verb: str, *parameters: str, end: bytes = END,
     try:
         with socket.create_connection((server.host, server.port), server.timeout_s) as sock:
             connected_at = time.perf_counter()
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(sock, server.timeout_s, server.timeout_s - (connected_at - started_at))
             connection.send(encode_request(spelled, *parameters) + end)
             reply, size_bytes, crc32 = talk(connection)

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import re
-import select
+import selectors
 import shlex
 import socket
 import struct
@@ -90,6 +90,7 @@ class Connection:
     def __init__(self, sock: socket.socket, idle_s: float, total_s: float) -> None:
         self._sock = sock
         sock.setblocking(True)
+        self._join_packets(False)
         self._idle_s, self._total_s = idle_s, total_s
         self._limit_s = 0.0  # that the kernel has been told
         self._buffer = bytearray(SMALL_BUFFER_BYTES)
@@ -150,6 +151,7 @@ class Connection:
                 on_bytes(len(part))
             return
         position, end = file.tell(), file.tell() + count
+        self._join_packets(True)  # on loopback a piece is little more than a packet: its end would be another
         while position < end:
             piece = file.fileno(), position, min(SENDFILE_PIECE_BYTES, end - position)
             sent = self._wait_for(None, os.sendfile, self._sock.fileno(), *piece)
@@ -158,17 +160,19 @@ class Connection:
             position += sent
             self.sent_bytes += sent
             on_bytes(sent)
+        self._join_packets(False)
         file.seek(end)
 
     def readable(self) -> bool:
         """Return True if the peer has sent data or closed, without blocking."""
-        if sys.platform == "win32":  # it has no MSG_DONTWAIT
-            return len(select.select([self._sock], [], [], 0)[0]) > 0
-        try:
-            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except OSError as error:  # if it broke, the next receive() tells how
-            return not isinstance(error, BlockingIOError)
-        return True
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            return len(selector.select(0)) > 0
+
+    def _join_packets(self, join: bool) -> None:
+        """Have a packet that is not full wait for more data, or send it at once as is usual."""
+        with suppress(OSError):  # this is not TCP
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not join)
 
     def _wait_for(self, wait_s: float | None, operation: Callable[..., int], *arguments: object) -> int:
         """Return what a blocking call returns; the kernel ends it after `wait_s` or at the deadline."""
@@ -279,7 +283,6 @@ class Request(NamedTuple):
     verb: str
     parameters: list[str]
     body: Iterator[bytes | memoryview]
-    guessed: bool  # nothing ended the command but silence, or the end of what the client sends
 
 
 class RequestReader:
@@ -351,12 +354,12 @@ class RequestReader:
         if count > needed > 0:
             raise error(f"parameter {verb} terlalu banyak; nama berspasi perlu tanda kutip")
         if verb == "UPLOAD":
-            return Request(verb, parameters, self._base64_body(same_line=not line.endswith(b"\n")), guessed)
+            return Request(verb, parameters, self._base64_body(same_line=not line.endswith(b"\n")))
         if verb == "UPLOAD_RAW":
             if not re.fullmatch("[0-9]{1,15}", parameters[1]):
                 raise ProtocolError(f"ukuran tidak sah: {parameters[1][:32]}")
-            return Request(verb, parameters, self._raw_body(int(parameters[1])), guessed)
-        return Request(verb, parameters, iter(()), guessed)
+            return Request(verb, parameters, self._raw_body(int(parameters[1])))
+        return Request(verb, parameters, iter(()))
 
     def _base64_body(self, same_line: bool) -> Iterator[bytes]:
         """Yield the body of an UPLOAD, quoted or not; an empty line instead is that of an empty file."""
@@ -420,25 +423,23 @@ class FileProtocol:
     def proses_string(self, string_datamasuk: str) -> str:
         """Run one whole command and return the reply, as the course's FileProtocol does."""
         here, there = socket.socketpair()
-        reply = bytearray()
+        connection = Connection(there, idle_s=60, total_s=3600)
 
-        def ask() -> None:
-            with suppress(ConnectionError):  # it may be refused before all of it has gone
-                here.sendall(string_datamasuk.encode("utf-8") + END)
-                here.shutdown(socket.SHUT_WR)
-            reply.extend(here.makefile("rb").read())
-
-        asking = threading.Thread(target=ask)
-        with here, there:
-            asking.start()
-            connection = Connection(there, idle_s=60, total_s=3600)
+        def serve() -> None:
             try:
                 request = RequestReader(connection).next()
                 connection.send(self.answer(request, connection, None)[0] if request else b"")
             except ProtocolError as error:
                 connection.send(encode_reply("ERROR", str(error)))
-            there.shutdown(socket.SHUT_RDWR)
-            asking.join()
+            finally:
+                there.shutdown(socket.SHUT_RDWR)
+
+        with here, there:
+            threading.Thread(target=serve).start()
+            with suppress(ConnectionError):  # it may be refused before all of it has gone
+                here.sendall(string_datamasuk.encode("utf-8") + END)
+                here.shutdown(socket.SHUT_WR)
+            reply = here.makefile("rb").read()
         return reply.removesuffix(END).decode("utf-8", "replace")
 
     def _answer(self, request: Request, connection: Connection, waited_s: float | None) -> bytes:
@@ -526,7 +527,7 @@ def send_raw_body(connection: Connection, file: BinaryIO, size_bytes: int,
                   on_bytes: Callable[[int], None] = no_progress) -> None:
     """Send the body of an UPLOAD_RAW, or less of it if a refusal comes."""
     while size_bytes and not connection.readable():
-        piece_bytes = min(size_bytes, BUFFER_BYTES)
+        piece_bytes = min(size_bytes, 16 * SENDFILE_PIECE_BYTES)
         connection.send_file(file, piece_bytes, on_bytes)
         size_bytes -= piece_bytes
 

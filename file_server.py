@@ -536,7 +536,6 @@ class FileServer:
             self._pool.stop()
             raise ServerError(f"tidak dapat memakai {host}:{port} ({os_error_text(error)})") from None
         self._listener.setblocking(False)
-        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
         self.address: tuple[str, int] = self._listener.getsockname()[:2]  # to connect to
         return self
 
@@ -715,9 +714,9 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
             tell(f"server siap di {host}:{port} ({table.mode}, {table.workers or 'tak terbatas'} worker); "
                  "Ctrl-C untuk berhenti")
             server.serve_forever()
-            if table.shared.open:
-                tell(f"berhenti setelah {table.shared.open} koneksi selesai, paling lama "
-                     f"{settings.grace_s:g} detik lagi (Ctrl-C sekali lagi: sekarang juga)")
+            if busy := sum(slot.busy for slot in table.slots):
+                tell(f"berhenti setelah {busy} transfer selesai, paling lama {settings.grace_s:g} detik lagi "
+                     "(Ctrl-C sekali lagi: sekarang juga)")
     except ServerError as error:
         tell(f"galat: {error}")
         return 3

@@ -21,9 +21,9 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -84,14 +84,10 @@ def receive(connection: socket.socket, target: Path | None, encoded: bool) -> No
     buffer = memoryview(bytearray(BUFFER_BYTES))
     crc32 = have = 0
     with connection, open(target or os.devnull, "wb", buffering=0) as out:
-        while not encoded and (count := connection.recv_into(buffer)):
-            crc32 = zlib.crc32(buffer[:count], crc32)
-            if target:
-                out.write(buffer[:count])
-        while encoded and (count := connection.recv_into(buffer[have:])):
+        while count := connection.recv_into(buffer[have:]):
             have += count
-            whole = have & ~3
-            piece = binascii.a2b_base64(buffer[:whole])
+            whole = have & ~3 if encoded else have
+            piece = binascii.a2b_base64(buffer[:whole]) if encoded else buffer[:whole]
             crc32 = zlib.crc32(piece, crc32)
             if target:
                 out.write(piece)
@@ -268,22 +264,6 @@ def fixed_cost(bars: Bars, options: argparse.Namespace) -> None:
         bars(f"pools of {pools}, mean of {len(rows)} rows", statistics.median(costs_s), high=high)
 
 
-@contextmanager
-def started(port: int, *command: object) -> Iterator[None]:
-    """Run a server until it listens, and end it afterwards."""
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(listens, str(command[0]))
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 def ftp_transfer(ftp: ftplib.FTP, command: str, move: Callable[..., None], path: Path | None) -> None:
     """Transfer a file by FTP."""
     ftp.voidcmd("TYPE I")
@@ -294,8 +274,7 @@ def ftp_transfer(ftp: ftplib.FTP, command: str, move: Callable[..., None], path:
 
 def ftp_store(ftp: ftplib.FTP, path: Path) -> float:
     """Return the seconds that a new file takes by FTP."""
-    with suppress(ftplib.error_perm):
-        ftp.delete("stored")
+    path.with_name("stored").unlink(missing_ok=True)
     return seconds_of(ftp_transfer, ftp, "STOR stored", send, path)
 
 
@@ -305,20 +284,25 @@ def others(bars: Bars, options: argparse.Namespace) -> None:
     if not importlib.util.find_spec("pyftpdlib"):
         print("  not installed here: skipped")
         return
-    with tempfile.TemporaryDirectory() as folder, closing(ServerProcess(1, "thread")) as server:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder, closing(ServerProcess(1, "thread")) as server, \
+            socket.socket() as probe, ftplib.FTP() as ftp, subprocess.Popen(
+                [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", str(port), "-w", "-d", folder],
+                stderr=subprocess.DEVNULL) as process:
         path = Path(folder, "source")
         path.write_bytes(os.urandom(options.volume * MB))
         shutil.copy(path, server.directory)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", port, "-w", "-d", folder]
-        with started(port, *command), ftplib.FTP() as ftp:
+        try:
+            wait_until(lambda: probe.connect_ex(("127.0.0.1", port)) == 0, "pyftpdlib listens")
             ftp.connect("127.0.0.1", port)
             ftp.login()
             times_s = alternately(
                 options.repeats, get=partial(seconds_of, remote_get, server.client, "source", len, True),
                 retr=partial(seconds_of, ftp_transfer, ftp, "RETR source", receive, None),
                 put=partial(upload, server.client, path, True), stor=partial(ftp_store, ftp, path))
+        finally:
+            process.terminate()
     for ours, theirs in (("get", "retr"), ("put", "stor")):
         rates = [options.volume / times_s[name] for name in (ours, theirs)]
         bars(f"{ours} {rates[0]:.0f}, {theirs} {rates[1]:.0f}, ratio", rates[0] / rates[1], 0.95)

@@ -111,8 +111,9 @@ class ScriptedSocket:
 
     def setsockopt(self, level: int, option: int, value: bytes) -> None:
         """Note a time-out: both directions have the same."""
-        seconds, microseconds = struct.unpack("ll", value)
-        self._timeout_s = seconds + microseconds / 1e6
+        if option == socket.SO_RCVTIMEO:
+            seconds, microseconds = struct.unpack("ll", value)
+            self._timeout_s = seconds + microseconds / 1e6
 
     def recv_into(self, view: memoryview) -> int:
         """Give as much of the next piece as fits."""
@@ -283,6 +284,60 @@ class OtherServer(socketserver.ThreadingTCPServer):
         self.server_close()
 
 
+class CourseServer(OtherServer):
+    """Answers as the course's server, with these habits of students' servers, or with what `reply` returns:
+    fields (and an OK, unless they have another status), other JSON, or bytes that are no reply."""
+
+    def __init__(self, *habits: str, reply: Callable[[str], object] | None = None) -> None:
+        self._habits, self._reply = habits, reply or self.reply
+        self.files = {"uji.bin": bytes(1000)}
+        self.asked: list[str] = []  # without bodies
+        super().__init__(self.converse)
+
+    def converse(self, connection: socket.socket) -> None:
+        received, small = b"", "takes 32 bytes for a request" in self._habits
+        while piece := connection.recv(32 if small else 1 << 16):
+            received += piece
+            while END in received or (small and received):
+                text, _, received = received.partition(END)
+                self.asked.append(text.decode().split("\r\n")[0].strip())
+                if self.asked[-1] == "STATS" and "hangs up on STATS" in self._habits:
+                    return
+                told = self._reply(text.decode())
+                told = {"status": "OK"} | told if isinstance(told, dict) else told
+                connection.sendall(told if isinstance(told, bytes) else json.dumps(told).encode() + END)
+                if "closes after each reply" in self._habits:
+                    return
+
+    def reply(self, text: str) -> dict[str, Any]:
+        if "lower-cases everything" in self._habits:
+            text = text.lower()
+        head, _, body = text.partition("\r\n")
+        words = [*text.split(), ""]
+        if "splits at the first line break" in self._habits:
+            words = [*head.split()[:2], body]
+        if "knows lower case only" not in self._habits:
+            words[0] = words[0].lower()
+        try:
+            return self.answer(*words)
+        except LookupError as error:
+            status = "FAILED" if "says FAILED" in self._habits else "ERROR"
+            return {"status": status, "message" if "says message" in self._habits else "data": error.args[0]}
+
+    def answer(self, verb: str, name: str = "", body: str = "", *_: str) -> dict[str, Any]:
+        if verb == "list":
+            return {"data": [name for name in self.files if "." in name]}
+        if verb == "get":
+            return {"data_namafile": name, "data_file": base64.b64encode(self.files[name]).decode()}
+        if verb == "delete":
+            return {"data": f"{name} of {len(self.files.pop(name))} bytes gone"}
+        if verb != "upload" or "knows no UPLOAD" in self._habits:
+            raise LookupError("request tidak dikenali")
+        if "stores nothing" not in self._habits:
+            self.files[name] = base64.b64decode(body)
+        return {"data": "stored"}
+
+
 class Relay(OtherServer):
     """Passes bytes between clients and a server; `spoil` may change what the server sends (None: cut)."""
 
@@ -330,6 +385,14 @@ def nothing_left() -> Iterator[None]:
 MODES = ("legacy", "thread", "process")
 
 
+def at_once(case: unittest.TestCase, check: Callable[..., object], *cases: Sequence[Any]) -> None:
+    """Call `check` with the arguments of each case, all at the same time."""
+    with ThreadPoolExecutor(len(cases)) as pool:
+        for arguments, future in [(arguments, pool.submit(check, *arguments)) for arguments in cases]:
+            with case.subTest(case=arguments):
+                future.result()
+
+
 def for_each_model(case: unittest.TestCase, check: Callable[[RunningServer], None], **settings: Any) -> None:
     """Run `check` with a server of each model, all at once; afterwards nothing of them may be left."""
     def run(mode: str) -> None:
@@ -339,10 +402,8 @@ def for_each_model(case: unittest.TestCase, check: Callable[[RunningServer], Non
         finally:
             running.stop()
 
-    with nothing_left(), ThreadPoolExecutor(len(MODES)) as pool:
-        for mode, future in [(mode, pool.submit(run, mode)) for mode in MODES]:
-            with case.subTest(mode=mode):
-                future.result()
+    with nothing_left():
+        at_once(case, run, *((mode,) for mode in MODES))
 
 
 class ServerCase(unittest.TestCase):

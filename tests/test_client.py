@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import fcntl
 import io
-import json
 import os
 import pty
 import select
@@ -28,61 +26,9 @@ from unittest import mock
 import file_client_cli
 import file_client_stress_test
 from file_client_cli import Progress, Server, complete, number_text, printable, size_text
-from file_protocol import END
-from tests.support import ROOT, WAIT_S, OtherServer, ServerCase
+from tests.support import ROOT, WAIT_S, CourseServer, OtherServer, ServerCase
 
 NO = {"status": "ERROR", "data": "request tidak dikenali"}
-
-
-class CourseServer(OtherServer):
-    """Answers as the course's server, with these habits of students' servers, or as `reply` says."""
-
-    def __init__(self, *habits: str, reply: Callable[[str], object] | None = None) -> None:
-        self._habits, self._reply = habits, reply or self.reply
-        self.files = {"uji.bin": bytes(1000)}
-        self.asked: list[str] = []  # without bodies
-        super().__init__(self.converse)
-
-    def converse(self, connection: socket.socket) -> None:
-        received, small = b"", "takes 32 bytes for a request" in self._habits
-        while piece := connection.recv(32 if small else 1 << 16):
-            received += piece
-            while END in received or (small and received):
-                text, _, received = received.partition(END)
-                self.asked.append(text.decode().split("\r\n")[0].strip())
-                if self.asked[-1] == "STATS" and "hangs up on STATS" in self._habits:
-                    return
-                connection.sendall(json.dumps(self._reply(text.decode())).encode() + END)
-                if "closes after each reply" in self._habits:
-                    return
-
-    def reply(self, text: str) -> dict[str, Any]:
-        if "lower-cases everything" in self._habits:
-            text = text.lower()
-        head, _, body = text.partition("\r\n")
-        words = [*text.split(), ""]
-        if "splits at the first line break" in self._habits:
-            words = [*head.split()[:2], body]
-        if "knows lower case only" not in self._habits:
-            words[0] = words[0].lower()
-        try:
-            return {"status": "OK"} | self.answer(*words)
-        except LookupError as error:
-            status = "FAILED" if "says FAILED" in self._habits else "ERROR"
-            return {"status": status, "message" if "says message" in self._habits else "data": error.args[0]}
-
-    def answer(self, verb: str, name: str = "", body: str = "", *_: str) -> dict[str, Any]:
-        if verb == "list":
-            return {"data": [name for name in self.files if "." in name]}
-        if verb == "get":
-            return {"data_namafile": name, "data_file": base64.b64encode(self.files[name]).decode()}
-        if verb == "delete":
-            return {"data": f"{name} of {len(self.files.pop(name))} bytes gone"}
-        if verb != "upload" or "knows no UPLOAD" in self._habits:
-            raise LookupError("request tidak dikenali")
-        if "stores nothing" not in self._habits:
-            self.files[name] = base64.b64decode(body)
-        return {"data": "stored"}
 
 
 class ClientCase(ServerCase):
@@ -116,12 +62,8 @@ class ClientCase(ServerCase):
         self.port = server.port
 
     def other(self, answer: Callable[[str], object]) -> None:
-        """Have the client talk to a server that answers a verb with these fields, or anything else."""
-        def reply(text: str) -> object:
-            fields = answer(text.split()[0])
-            return {"status": "OK"} | fields if isinstance(fields, dict) else fields
-
-        self.server = CourseServer(reply=reply)
+        """Have the client talk to a server that answers a verb so."""
+        self.server = CourseServer(reply=lambda text: answer(text.split()[0]))
         self.serve(self.server)
 
     def process(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -278,8 +220,9 @@ class CourseServers(ClientCase):
 
     def measure(self, operation: str, *arguments: object, code: int = 0, said: str = "") -> None:
         """Measure a row; check that it has everything but what only our server tells."""
-        self.client("--operation", operation, "--volume", 1, "--clients", 2, "--folder", ".", *arguments,
-                    "--output", "rows.csv", code=code, module=file_client_stress_test)
+        with mock.patch.object(file_client_stress_test, "LEAD_S", 0.0):  # here they may begin one by one
+            self.client("--operation", operation, "--volume", 1, "--clients", 2, "--folder", ".", *arguments,
+                        "--output", "rows.csv", code=code, module=file_client_stress_test)
         row = list(csv.DictReader(Path("rows.csv").read_text().splitlines()))[-1]
         self.assertEqual((row["client_sukses"], row["client_gagal"]), ("0", "2") if code else ("2", "0"))
         unknown = "server_sukses", "server_gagal", "server_menganggur", "cpu_server_s", "antre_rata_s"

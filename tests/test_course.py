@@ -6,6 +6,7 @@ import base64
 import subprocess
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,13 +27,14 @@ class OtherClients(unittest.TestCase):
         def check(running: RunningServer) -> None:
             running.write("a.txt", b"short")
             running.write("ñ 文", b"x" * 10_000)
-            self.assertEqual(running.ask(b"LIST")["data"], ["a.txt", "ñ 文"])
-            content = running.ask("GET 'ñ 文'".encode())["data_file"]
-            self.assertEqual(base64.b64decode(content), b"x" * 10_000)
-            told = [running.ask(command)["status"] for command in (b"DELETE a.txt", b"GET a.txt", b"list")]
-            self.assertEqual(told, ["OK", "ERROR", "OK"])
+            with ThreadPoolExecutor(4) as pool:  # each takes as long as a silence
+                names, got, none, again = pool.map(
+                    running.ask, (b"LIST", "GET 'ñ 文'".encode(), b"GET none", b"list"))
+            self.assertEqual((names["data"], again), (["a.txt", "ñ 文"], names))
+            self.assertEqual((base64.b64decode(got["data_file"]), none["status"]), (b"x" * 10_000, "ERROR"))
+            self.assertEqual((running.ask(b"DELETE a.txt")["status"], running.names()), ("OK", ["ñ 文"]))
 
-        for_each_model(self, check)
+        for_each_model(self, check, workers=4)
 
     def test_no_command_in_a_web_request_runs_however_it_is_cut_and_junk_frees_its_worker(self) -> None:
         head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\r\n"
@@ -49,10 +51,10 @@ class OtherClients(unittest.TestCase):
             running.write("a", b"kept")
             held = [running.connect() for _ in requests]
             for part in range(2):
+                time.sleep(0.3 * part)  # after 0.2 s of silence the first piece is taken for a command
                 for connection, pieces in zip(held, requests, strict=True):
                     with suppress(ConnectionError):  # it may have been cut already
                         connection.sendall(pieces[part])
-                time.sleep(0.3)  # after 0.2 s of silence the first piece is taken for a command
             wait_until(lambda: running.stats()["active"] == 0, "the workers are free, though nobody has left")
             for connection, pieces in zip(held, requests, strict=True):
                 with connection:

@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import file_client_stress_test as stress
 from file_client_cli import Server
-from tests.support import ROOT, RunningServer, ServerProcess, run_script
+from tests.support import ROOT, RunningServer, ServerProcess, at_once, run_script
 
 ENGINES_PYTHON = os.environ.get("ENGINES_PYTHON", "")  # one that has distributed and mpi4py
 CLUSTER = """
@@ -86,22 +86,23 @@ class Interface(unittest.TestCase):
     """Any callable that returns an Executor is an engine; what is wrong with one is said in one line."""
 
     def test_rows_on_engines_of_every_kind(self) -> None:
-        server = RunningServer("thread", workers=4)
-        self.addCleanup(server.stop)
-        for engine, operation, galat, catatan in (
-                ("OwnExecutor", "list", "", ""), ("fixed", "download", "", ""),
-                ("elsewhere", "upload", "", "mulai tidak serempak"),
-                ("refusing", "upload", "client:6 (No module named 'not_there')", ""),
-                ("Dying", "list", "client:6 (mesin beban tidak menjawab)", "")):
-            row = stress.Row(Server("127.0.0.1", timeout_s=0.3 if engine == "Dying" else 5.0), operation,
+        def check(engine: str, operation: str, galat: str = "", catatan: str = "") -> None:
+            server = RunningServer("thread", workers=4)
+            self.addCleanup(server.stop)
+            row = stress.Row(Server("127.0.0.1", timeout_s=0.2 if engine == "Dying" else 5.0), operation,
                              1 * (operation != "list"), 6, f"tests.test_engines:{engine}")
-            with self.subTest(engine=engine), tempfile.TemporaryDirectory() as folder, \
-                    patch.multiple(stress, START_TIMEOUT_S=0.5, MARGIN_S=0.2), \
+            with tempfile.TemporaryDirectory() as folder, \
                     stress.measure(row, Path(folder), lambda: server.port) as raw:
                 result = stress.summarise(raw)
                 self.assertEqual((result["galat"], result["client_sukses"]), (galat, 0 if galat else 6))
                 self.assertIn(catatan, result["catatan"])
                 self.assertIsNone(result["memori_client_byte"])
+
+        with patch.multiple(stress, START_TIMEOUT_S=0.1, MARGIN_S=0.1):
+            at_once(self, check, ("OwnExecutor", "list"), ("fixed", "download"),
+                    ("elsewhere", "upload", "", "mulai tidak serempak"),
+                    ("refusing", "upload", "client:6 (No module named 'not_there')"),
+                    ("Dying", "list", "client:6 (mesin beban tidak menjawab)"))
 
     def test_it_is_told_the_size_if_it_wants_to_know_and_its_mistakes_are_said(self) -> None:
         for name, slots in (("OwnExecutor", 7), ("fixed", 2)):
@@ -160,7 +161,3 @@ class RealEngines(unittest.TestCase):
         for processes, operation in ((6, "download"), (3, "upload")):
             self.check([mpiexec, "-n", str(processes), ENGINES_PYTHON, "-m", "mpi4py.futures"],
                        "mpi4py.futures:MPIPoolExecutor", operation, 5, processes - 1)
-
-
-if __name__ == "__main__":
-    unittest.main()

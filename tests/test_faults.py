@@ -31,8 +31,8 @@ from file_client_cli import RemoteError, Server, remote_list, remote_stats, uplo
 from file_interface import TEMPORARY_PREFIX, FileError, FileInterface
 from file_protocol import END
 from tests.support import (
-    MODES, ROOT, SLOW, WAIT_S, NoServer, RunningServer, ServerCase, ServerProcess, alive, children_of,
-    for_each_model, read_json, read_to_end, run_script, wait_until,
+    MODES, ROOT, SLOW, WAIT_S, NoServer, RunningServer, ServerCase, ServerProcess, alive, at_once,
+    children_of, for_each_model, read_json, read_to_end, run_script, wait_until,
 )
 
 LINUX = unittest.skipUnless(sys.platform == "linux", "needs /proc, and limits and signals as on Linux")
@@ -92,16 +92,9 @@ def of_workers(name: str, stats: dict[str, Any]) -> list[int]:
 class ScriptCase(unittest.TestCase):
     """Servers that run as scripts, several at once."""
 
-    def at_once(self, check: Callable[..., object], *cases: Sequence[Any]) -> None:
-        """Call `check` with the arguments of each case, all at the same time."""
-        with ThreadPoolExecutor(len(cases)) as pool:
-            for case, future in [(case, pool.submit(check, *case)) for case in cases]:
-                with self.subTest(case=case):
-                    future.result()
-
     def with_each(self, check: Callable[[ServerProcess], None], *cases: Sequence[Any], **start: Any) -> None:
         """Start a server with the arguments of each case, and call `check` with it."""
-        self.at_once(lambda *case: check(self.start(*case, **start)), *cases)
+        at_once(self, lambda *case: check(self.start(*case, **start)), *cases)
 
     def start(self, *arguments: object, **options: Any) -> ServerProcess:
         """Start a server with these arguments; it ends with the test."""
@@ -175,7 +168,7 @@ class Shutdown(ScriptCase):
         with beginning_with(HANGING_DISK) as hanging:
             short = [(*case, "--grace", 0.1) for case in (*EVERY, (3, "process"))]
             cases = [(hanging, *case) for case in short] + [(None, *case) for case in short[:-1]]
-            self.at_once(check, *cases, *((None, *case, "--grace", 600) for case in EVERY[1:]))
+            at_once(self, check, *cases, *((None, *case, "--grace", 600) for case in EVERY[1:]))
 
     def test_a_signal_to_all_processes_ends_it_even_with_clients_waiting(self) -> None:
         server = self.start(1, "process", "--grace", 1, start_new_session=True)
@@ -203,7 +196,7 @@ class Shutdown(ScriptCase):
             self.assertEqual((server.directory / "a").read_bytes(), b"old")
 
         with beginning_with(NO_FORK_SERVER) as spawning:
-            self.at_once(check, ("forkserver", None), ("spawn", spawning))
+            at_once(self, check, ("forkserver", None), ("spawn", spawning))
 
 
 @LINUX
@@ -250,7 +243,7 @@ class Surroundings(ScriptCase):
                 told = self.outcome(2, mode, *monitor, **options())
                 self.assertRegex(told, process if mode == "process" else r"\A\Z")
 
-            self.at_once(check, *itertools.product(surroundings, MODES))
+            at_once(self, check, *itertools.product(surroundings, MODES))
 
     @unittest.skipIf(os.geteuid() or not shutil.which("setpriv"), "needs root and setpriv")
     def test_few_processes_or_little_memory(self) -> None:
@@ -261,7 +254,7 @@ class Surroundings(ScriptCase):
         other = "setpriv", "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"
         processes = (1, "thread"), (2, "process"), (12, "process"), (40, "process")
         memory_mb = (36, "thread"), (36, "process"), (44, "process"), (52, "process")
-        self.at_once(check, *((mode, *other, f"--reuid={user + count}", "prlimit", f"--nproc={count}")
+        at_once(self, check, *((mode, *other, f"--reuid={user + count}", "prlimit", f"--nproc={count}")
                               for count, mode in processes),
                      *((mode, "prlimit", f"--as={size << 20}") for size, mode in memory_mb))
 
@@ -292,7 +285,7 @@ class Surroundings(ScriptCase):
                 self.assertRaises(RemoteError, remote_list, server.client)
                 self.assertEqual((server.end()[0], server.stderr().count("\n")), (3, 2), server.stderr())
 
-        self.at_once(check, (False,), (True,))
+        at_once(self, check, (False,), (True,))
 
     def test_the_served_folder_disappears(self) -> None:
         def check(running: RunningServer) -> None:
@@ -315,7 +308,7 @@ class Surroundings(ScriptCase):
             self.assertIn(statuses, ["OOOOO", "EEEOO"] if may_refuse else ["OOOOO"])
             self.assert_ends(server)
 
-        self.at_once(check, *((may_refuse, *case) for may_refuse in (False, True) for case in EVERY[1:]))
+        at_once(self, check, *((may_refuse, *case) for may_refuse in (False, True) for case in EVERY[1:]))
 
     def test_standard_streams_that_are_closed(self) -> None:
         def check(mode: str) -> None:
@@ -331,7 +324,7 @@ class Surroundings(ScriptCase):
                 process.terminate()
                 self.assertEqual((process.wait(WAIT_S), os.listdir(folder)), (0, ["a"]))
 
-        self.at_once(check, *((mode,) for mode in MODES))
+        at_once(self, check, *((mode,) for mode in MODES))
 
     def test_the_readers_of_its_streams_leave_as_does_the_terminal_under_nohup(self) -> None:
         def check(redirection: str, *arguments: object) -> None:
@@ -345,7 +338,7 @@ class Surroundings(ScriptCase):
             self.assert_ends(server)
 
         leaves = "2> >(exec head -n 1 > /dev/null)"
-        self.at_once(check, ("", *EVERY[0]), *((leaves, *case, "--monitor", 0.01) for case in EVERY[1:]))
+        at_once(self, check, ("", *EVERY[0]), *((leaves, *case, "--monitor", 0.01) for case in EVERY[1:]))
 
     def test_a_terminal_is_for_people(self) -> None:
         for options, ready, end in ((["--json"], '{"event": "ready", "host": ', '{"event": "stats", '),
@@ -559,5 +552,5 @@ class BadUsage(ScriptCase):
 
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            self.at_once(check, (2, "process", "--port", port), ("--host", "999.999.999.999"),
+            at_once(self, check, (2, "process", "--port", port), ("--host", "999.999.999.999"),
                          ("--files", ROOT / "nowhere"), ("--files", ROOT / "README.md"))

@@ -22,7 +22,7 @@ from unittest.mock import Mock, patch
 
 import file_client_stress_test as stress
 import run_for_test as run
-from tests.support import ROOT, SLOW, alive, children_of, run_script, wait_until
+from tests.support import ROOT, SLOW, alive, at_once, children_of, run_script, wait_until
 
 ONE = ("--volumes", "1", "--client-workers", "1", "--server-workers", "1", "--server-models", "thread",
        "--client-models", "thread")  # two rows
@@ -89,10 +89,23 @@ class Running(unittest.TestCase):
         self.assertRegex(err, rf"\A.*{word}.*\n\Z")
         self.assertEqual({path: path.stat().st_mtime_ns for path in self.folder.rglob("*")}, before)
 
-    def test_a_small_table(self) -> None:
-        code, out, err = self.run_here("--quick", "--client-workers", 2, "--server-workers", 2, "--penulis",
-                                       "Nadia", "--operations", "upload,list", "--output", self.output)
-        self.assertEqual(code, 0, err)
+    def clone(self, server: str = "") -> Path:
+        """Return the script in a clone at a long path, if asked with another file_thread_pool.py."""
+        clone = self.folder / ("x" * 60 + " klon é") / ("y" * 60 + " ü")
+        shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".*", "__*", "hasil", "docs", "tests"))
+        if server:
+            (clone / "file_thread_pool.py").write_text(server, encoding="utf-8")
+        return clone / "run_for_test.py"
+
+    def test_a_small_table_at_a_long_path_from_a_folder_with_names_like_ours(self) -> None:
+        script, work = self.clone(), self.folder / "work"
+        work.mkdir()
+        for name in ("socket.py", "file_server.py", "json.py", "laporan.py"):
+            (work / name).write_text("raise SystemExit('the wrong module')\n", encoding="utf-8")
+        done = run_script(script, "--quick", "--client-workers", 2, "--server-workers", 2, "--penulis",
+                          "Nadia", "--operations", "upload,list", cwd=work)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.output, = script.parent.glob("hasil/*")
         rows = self.rows()
         sound = {"client_gagal": "0", "server_gagal": "0", "galat": "", "permintaan_sukses": "2"}
         self.assertEqual((len(rows), tuple(rows[0])), (8, stress.COLUMNS))
@@ -102,31 +115,32 @@ class Running(unittest.TestCase):
         self.assertEqual(" ".join(sorted(os.listdir(self.output))), RESULTS)
         told = json.loads((self.output / "lingkungan.json").read_text(encoding="utf-8"))
         self.assertEqual((told["penulis"], told["baris_direncanakan"]), ("Nadia", 8))
-        self.assertRegex(err, r"\A8 baris, kira-kira [^\n]+\n(.*\n)*\[8/8\] thread/thread list 2/2 0,0")
-        self.assertLessEqual(max(map(len, err.splitlines())), 80)
-        self.assertRegex(out, r"\A8 dari 8 .*\nLaporan: .*/laporan.html\nTabel: .*/rekap.md\n\Z")
+        self.assertRegex(done.stderr, r"\A8 baris, kira-kira .+\n(.*\n)*\[8/8\] thread/thread list 2/2 0,0")
+        self.assertLessEqual(max(map(len, done.stderr.splitlines())), 80)
+        self.assertRegex(done.stdout, r"\A8 dari 8 baris diukur, 8 tanpa kegagalan\n"
+                                      r"Laporan: .*/laporan.html\nTabel: .*/rekap.md\n\Z")
         for line in (self.output / "mentah.jsonl").read_text(encoding="utf-8").splitlines():
             stress.append_csv(self.folder / "again.csv", run.result_of(json.loads(line)))
         self.assertEqual((self.folder / "again.csv").read_bytes(), (self.output / "rekap.csv").read_bytes())
-        code, out, _ = self.run_here("report", "--penulis", "Orang Lain", self.output)
-        self.assertEqual((code, len(out.splitlines())), (0, 3))
+        done = run_script(script, "report", "--penulis", "Orang Lain", cwd=script.parent)
+        self.assertRegex(done.stdout, r"\A(hasil/.*\n){3}\Z")
         self.assertIn("Orang Lain", (self.output / "laporan.html").read_text(encoding="utf-8"))
 
     def test_resume_measures_what_is_missing_or_failed(self) -> None:
         self.assertEqual(self.run_here(*ONE, "--repeat", 2, "--output", self.output)[0], 0)
         path = self.output / "rekap.csv"
-        head, first, second, third, _ = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        head, first, second, third, fourth = path.read_text(encoding="utf-8").splitlines(keepends=True)
         failed = second.replace(",1,0,1,0,0,1,0,", ",0,1,0,1,0,0,1,")
         self.assertNotEqual(second, failed)
-        path.write_text(head + first + failed + third[:50], encoding="utf-8")
+        path.write_text(head + first + fourth + failed + third[:50], encoding="utf-8")
         told = json.loads((self.output / "lingkungan.json").read_text())
         ours, mine = self.output / told["folder_sementara"], self.output / "sementara-mine"
         (ours / "1").mkdir(parents=True)
         mine.mkdir()
         code, _, err = self.run_here("--resume", self.output)
-        self.assertEqual((code, "[3/3]" in err, ours.exists(), mine.exists()), (0, True, False, True), err)
+        self.assertEqual((code, "[2/2]" in err, ours.exists(), mine.exists()), (0, True, False, True), err)
         after = path.read_text(encoding="utf-8")
-        self.assertTrue(after.startswith(head + first))
+        self.assertTrue(after.startswith(head + first + fourth))
         key = [(row["operasi"], row["ulangan"]) for row in self.rows()]
         self.assertEqual(sorted(key), sorted(itertools.product(["download", "upload"], "12")))
         self.assertEqual(self.run_here("--resume", self.output)[0], 0)  # nothing is missing
@@ -170,25 +184,6 @@ class Running(unittest.TestCase):
         with patch.object(run, "HERE", mine):  # a checkout where nothing can be written
             self.assert_refused("bukan folder", *ONE)
 
-    def clone(self, server: str = "") -> Path:
-        """Return the script in a clone at a long path, if asked with another file_thread_pool.py."""
-        clone = self.folder / ("x" * 60 + " klon é") / ("y" * 60 + " ü")
-        shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".*", "__*", "hasil", "docs", "tests"))
-        if server:
-            (clone / "file_thread_pool.py").write_text(server, encoding="utf-8")
-        return clone / "run_for_test.py"
-
-    def test_a_long_path_from_a_folder_with_names_like_ours(self) -> None:
-        script, work = self.clone(), self.folder / "work"
-        work.mkdir()
-        for name in ("socket.py", "file_server.py", "json.py", "laporan.py"):
-            (work / name).write_text("raise SystemExit('the wrong module')\n", encoding="utf-8")
-        done = run_script(script, "--quick", "--client-workers", 2, "--server-workers", 2, "--operations",
-                          "upload", cwd=work)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("4 dari 4 baris diukur, 4 tanpa kegagalan", done.stdout)
-        self.assertIn("hasil/", run_script(script, "report", cwd=script.parent).stdout)
-
     def test_a_server_that_dies_costs_its_row(self) -> None:
         honest = (ROOT / "file_thread_pool.py").read_text(encoding="utf-8")
         script = self.clone(honest.replace("        return server\n", """
@@ -226,20 +221,20 @@ class Running(unittest.TestCase):
         self.assertIn("client:1 (mesin beban odd", self.rows()[0]["galat"])
 
     def start(self, *arguments: object, stderr: int = subprocess.PIPE, **options: Any) -> Any:
-        command = map(str, [sys.executable, ROOT / "run_for_test.py", *arguments, "--output", self.output])
-        return subprocess.Popen(list(command), stdout=subprocess.PIPE, stderr=stderr, text=True, **options)
+        command = [sys.executable, ROOT / "run_for_test.py", *arguments]
+        return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=stderr, text=True,
+                                **options)
 
     @unittest.skipUnless(sys.platform == "linux", "looks into /proc")
     def test_signals_in_the_second_row(self) -> None:
-        numbers = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
-        for number in numbers[:4 if SLOW else 2]:
-            with self.subTest(number), tempfile.TemporaryDirectory() as folder:
-                self.output = self.folder / number.name
+        def check(number: signal.Signals) -> None:
+            output = self.folder / number.name
+            with tempfile.TemporaryDirectory() as folder:
                 process = self.start(
-                    "--volumes", 20, "--client-workers", "1,20", "--server-workers", 2, "--operations",
-                    "upload", "--server-models", "process", env=os.environ | {"TMPDIR": folder},
-                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-                self.assertTrue(any("[2/" in line for line in process.stderr))
+                    *ONE, "--volumes", 20, "--client-workers", "1,20", "--operations", "upload",
+                    "--server-models", "process", "--client-models", "process", "--output", output,
+                    env=os.environ | {"TMPDIR": folder})
+                self.assertTrue(any("[1/" in line for line in process.stderr))
                 wait_until(lambda: len(children_of(process.pid)) > 4, "server and client run")
                 children = children_of(process.pid)
                 process.send_signal(number)
@@ -247,13 +242,16 @@ class Running(unittest.TestCase):
                 wait_until(lambda: not alive(children), "nothing runs any more")
                 if number != signal.SIGKILL:
                     self.assertEqual((process.returncode, "Traceback" in err), (130, False), err)
-                    self.assertIn("2 dari 4 baris", out)
-                    self.assertIn(f"--resume {self.output}", err)
-                    self.assertEqual(" ".join(sorted(os.listdir(self.output))), RESULTS)
+                    self.assertIn("1 dari 2 baris", out)
+                    self.assertIn(f"--resume {output}", err)
+                    self.assertEqual(" ".join(sorted(os.listdir(output))), RESULTS)
                     self.assertEqual(os.listdir(folder), [])
 
+        numbers = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
+        at_once(self, check, *((number,) for number in numbers[:4 if SLOW else 2]))
+
     def test_a_reader_that_leaves(self) -> None:
-        process = self.start(*ONE, "--repeat", 3, stderr=subprocess.STDOUT)
+        process = self.start(*ONE, "--repeat", 3, "--output", self.output, stderr=subprocess.STDOUT)
         process.stdout.readline()
         process.stdout.readline()
         process.stdout.close()

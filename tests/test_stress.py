@@ -6,12 +6,10 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import unittest
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,7 +20,7 @@ from unittest.mock import patch
 
 import file_client_stress_test as stress
 from file_client_cli import Server, remote_list
-from tests.support import ROOT, OtherServer, Relay, RunningServer, run_script, wait_until
+from tests.support import ROOT, CourseServer, Relay, RunningServer, at_once, run_script, wait_until
 
 LINUX = unittest.skipUnless(sys.platform == "linux", "limits and leftovers as Linux has them")
 run_row = partial(run_script, "file_client_stress_test.py")
@@ -47,25 +45,15 @@ def some(result: dict[str, Any], *names: str) -> tuple[Any, ...]:
     return tuple(result[name] for name in names)
 
 
-def reply(**fields: Any) -> bytes:
-    return json.dumps(fields).encode() + b"\r\n\r\n"
-
-
 class Case(unittest.TestCase):
     def serve(self, mode: str = "thread", workers: int = 2) -> RunningServer:
         running = RunningServer(mode, workers=workers)
         self.addCleanup(running.stop)
         return running
 
-    def serve_other(self, answer: Callable[[bytes], bytes]) -> int:
-        """Run a server that is not ours: `answer` returns what it says to a request. Return its port."""
-        def talk(connection: socket.socket) -> None:
-            request = b""
-            while not request.endswith(b"\r\n\r\n") and (piece := connection.recv(1 << 20)):
-                request += piece
-            connection.sendall(answer(request))
-
-        server = OtherServer(talk)
+    def serve_other(self, reply: Callable[[str], object] | None = None) -> int:
+        """Run a server that is not ours, see CourseServer; return its port."""
+        server = CourseServer("closes after each reply", reply=reply)
         self.addCleanup(server.close)
         return server.port
 
@@ -75,8 +63,9 @@ class EveryServer(Case):
 
     def check(self, result: dict[str, Any]) -> None:
         """Hold a row to the arithmetic that any reader can do."""
-        self.assertEqual(some(result, "client_sukses", "client_gagal", "galat"), (3, 0, ""))
-        self.assertEqual(some(result, "server_gagal", "permintaan_sukses", "permintaan_gagal"), (0, 3, 0))
+        self.assertEqual(some(result, "client_sukses", "client_gagal", "galat"), (3, 0, ""), result)
+        counts = some(result, "server_gagal", "permintaan_sukses", "permintaan_gagal")
+        self.assertEqual(counts, (0, 3, 0), result)
         self.assertNotIn("hitungan", result["catatan"])
         if workers := result["server_worker_pool"]:
             self.assertEqual(result["server_sukses"] + result["server_menganggur"], workers)
@@ -92,19 +81,21 @@ class EveryServer(Case):
                 self.assertGreater(result[column], 1 << 20)
 
     def test_every_operation_pool_encoding_and_server(self) -> None:
-        for mode, pool in (("legacy", "thread"), ("thread", "thread"), ("thread", "process"),
-                           ("process", "thread")):
-            running = self.serve(mode)
-            running.write("mine", b"untouched")
-            for operation, encoding in itertools.product(stress.OPERATIONS, stress.ENCODINGS):
-                with self.subTest(mode=mode, pool=pool, operation=operation, encoding=encoding):
+        def check(*pairs: tuple[str, str]) -> None:
+            for mode, pool in pairs:
+                running = self.serve(mode)
+                running.write("mine", b"untouched")
+                for operation, encoding in itertools.product(stress.OPERATIONS, stress.ENCODINGS):
                     raw = measure(running.port, operation, pool=pool, encoding=encoding)
                     result = stress.summarise(raw)
                     self.check(result)
                     self.assertEqual((result["model_server"], tuple(result)), (mode, stress.COLUMNS))
                     processes = {one["process"] for one in raw["outcomes"]}
-                    self.assertEqual(len(processes), 3 if pool == "process" else 1)
+                    self.assertEqual(len(processes), 3 if pool == "process" else 1, (operation, encoding))
                     self.assertEqual(remote_list(running.client), ["mine"])
+
+        at_once(self, check, [("legacy", "thread"), ("thread", "thread")],
+                [("thread", "process"), ("process", "thread")])  # one pool of processes at a time
 
     def test_one_worker_and_many_clients_shows_as_queueing(self) -> None:
         running = self.serve(workers=1)
@@ -142,51 +133,51 @@ class Others(Case):
             other = b"B" if data[at:at + 1] == b"A" else b"A"
             return data[:at] + other + data[at + 1:] if 0 <= at < len(data) else data
 
-        over, both = threading.Event(), "client 3 sukses 1 gagal, server 4 sukses 0 gagal"
-        for spoil, galat, catatan, more in (
-                (flip, r"integritas:1 \(.*CRC-32.*\)", both, {}),
-                (lambda before, data: None, r"putus:1 \(.+\)", "", {}),
-                (lambda before, data: data * 2, r"(integritas|protokol):1 \(.+\)", "", {}),
-                (lambda before, data: over.wait(20.0) and data, r"timeout:1 \(.+\)",
-                 "1 worker masih sibuk di akhir", {"timeout_s": 1.5, "volume_mb": 12})):
-            def spoil_one(number: int, before: int, data: bytes, spoil: Any = spoil) -> Any:
+        def check(galat: str, catatan: str, spoil: Callable[[int, bytes], Any], more: Any) -> None:
+            def spoil_one(number: int, before: int, data: bytes) -> Any:
                 return spoil(before, data) if number == 3 and before else data  # 0 and 1 prepare the row
 
-            with self.subTest(galat=galat), patch.object(stress, "SETTLE_S", 0.5):
-                running = self.serve(workers=4)
-                relay = Relay(running.port, spoil_one)
-                self.addCleanup(relay.close)
-                self.addCleanup(over.set)  # first, as clean-ups go backwards
-                result = result_of(relay.port, clients=4, **more)
-                self.assertRegex(result["galat"], f"^{galat}$")
-                self.assertEqual(some(result, "client_sukses", "client_gagal"), (3, 1))
-                self.assertIn(catatan, result["catatan"])
-                self.assertEqual(remote_list(running.client), [])
-        self.assertEqual(some(result, *SERVER_COUNTS), (3, 1, 0))  # the one that was stuck
+            running = self.serve(workers=4)
+            relay = Relay(running.port, spoil_one)
+            self.addCleanup(relay.close)
+            self.addCleanup(over.set)  # first, as clean-ups go backwards
+            result = result_of(relay.port, clients=4, **more)
+            self.assertRegex(result["galat"], rf"^({galat})\)$")
+            self.assertEqual(some(result, "client_sukses", "client_gagal"), (3, 1))
+            self.assertIn(catatan, result["catatan"])
+            self.assertEqual(remote_list(running.client), [])
+            if more:
+                self.assertEqual(some(result, *SERVER_COUNTS), (3, 1, 0))  # the one that is stuck
+
+        over, both = threading.Event(), "client 3 sukses 1 gagal, server 4 sukses 0 gagal"
+        with patch.object(stress, "SETTLE_S", 0.5):
+            at_once(self, check, (r"integritas:1 \(.*CRC-32.*", both, flip, {}),
+                    (r"putus:1 \(.+", "", lambda before, data: None, {}),
+                    (r"(integritas|protokol):1 \(.+", "", lambda before, data: data * 2, {}),
+                    (r"timeout:1 \(.+", "1 worker masih sibuk di akhir",
+                     lambda before, data: over.wait(20.0) and data,
+                     {"timeout_s": 1.0, "volume_mb": 16, "encoding": "raw"}))
 
     def test_what_is_said_of_uploads_is_not_believed(self) -> None:
-        stored = reply(status="OK", data="stored")
-        for said, to_get, succeeded, why in (
-                (reply(status="OK", data_crc32="00000000"), b"", 0, "integritas"),
-                (reply(status="FAILED", message="no"), b"", 0, "server"),
-                (stored, reply(status="ERROR", data="tidak ada"), 0, "integritas"),
-                (stored, b"", 2, "tidak diperiksa")):
-            with self.subTest(said=said, to_get=to_get):
-                port = self.serve_other(lambda request: to_get if request.startswith(b"GET") else said)
-                result = result_of(port, "upload", 2)
-                self.assertEqual(some(result, "client_sukses", "server_sukses"), (succeeded, None))
-                self.assertEqual(result["waktu_total_per_client_s"] is None, not succeeded)
-                self.assertIn(why, (result["galat"].partition(":")[0], result["catatan"]))
+        def check(said: object, succeeded: int, why: str) -> None:
+            port = self.serve_other(lambda request: b"" if request.startswith("GET") else said)
+            result = result_of(port, "upload", 2)
+            self.assertEqual(some(result, "client_sukses", "server_sukses"), (succeeded, None))
+            self.assertEqual(result["waktu_total_per_client_s"] is None, not succeeded)
+            self.assertIn(why, (result["galat"].partition(":")[0], result["catatan"]))
+
+        at_once(self, check, ({"data_crc32": "00000000"}, 0, "integritas"),
+                ({"status": "FAILED", "message": "no"}, 0, "server"),
+                ({"data": "stored"}, 2, "tidak diperiksa"))
 
     def test_stats_that_are_none(self) -> None:
-        refusal = reply(status="ERROR", data="request tidak dikenali")
-        for said in (b"", b"?", refusal, reply(status="OK", data={}), reply(status="FAILED", message="no")):
-            with self.subTest(said=said):
-                port = self.serve_other(
-                    lambda request: said if b"STATS" in request else reply(status="OK", data=["a.txt"]))
-                result = result_of(port, "list")
-                self.assertEqual(some(result, "client_sukses", "server_sukses"), (3, None))
-        done = run_row("--port", port, "--operation", "list")
+        def check(said: object) -> None:
+            port = self.serve_other(lambda request: said if request == "STATS" else {"data": ["a.txt"]})
+            result = result_of(port, "list")
+            self.assertEqual(some(result, "client_sukses", "server_sukses"), (3, None))
+
+        at_once(self, check, (b"?",), ({"data": {}},), ({"status": "FAILED", "message": "no"},))
+        done = run_row("--port", self.serve_other(), "--operation", "list")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertRegex(done.stdout, r"^0,\d+ detik; client_sukses 1; client_gagal 0\n$")
 
@@ -263,46 +254,46 @@ class ByHand(Case):
     """file_client_stress_test.py, as a person runs it."""
 
     def test_what_keeps_it_from_starting_is_said(self) -> None:
-        other = self.serve_other(lambda request: reply(status="ERROR", data="request tidak dikenali"))
-        for code, words, arguments in (
-                (2, "volume harus", ["--clients", 0]), (2, "volume harus", ["--volume", 0]),
-                (2, "batas waktu", ["--timeout", 0]), (3, "server tidak ada", ["--port", 1]),
-                (3, "/nowhere", ["--folder", "/nowhere", "--port", 1]),
-                (3, "baris raw tidak dapat diukur", ["--port", other, "--encoding", "raw"])):
-            with self.subTest(arguments=arguments):
-                done = run_row("--operation", "upload", *arguments)
-                self.assertEqual((done.returncode, done.stdout), (code, ""))
-                self.assertRegex(done.stderr, rf"^galat: {words}.*\n$")
+        other = self.serve_other()
+
+        def check(code: int, words: str, *arguments: object) -> None:
+            done = run_row("--operation", "upload", *arguments)
+            self.assertEqual((done.returncode, done.stdout), (code, ""))
+            self.assertRegex(done.stderr, rf"^galat: {words}.*\n$")
+
+        at_once(self, check, (2, "volume harus", "--clients", 0), (2, "volume harus", "--volume", 0),
+                (2, "batas waktu", "--timeout", 0), (3, "server tidak ada", "--port", 1),
+                (3, "/nowhere", "--folder", "/nowhere", "--port", 1),
+                (3, "baris raw tidak dapat diukur", "--port", other, "--encoding", "raw"))
 
     @LINUX
     def test_limits_of_the_system(self) -> None:
         import resource
 
-        port, begun_at = self.serve().port, time.monotonic()
-        for clients, kind, limits, code in ((150, resource.RLIMIT_NOFILE, (200, 4096), 0),
-                                            (400, resource.RLIMIT_AS, (1 << 29, 1 << 29), 3)):
-            done = run_row("--port", port, "--operation", "list", "--clients", clients,
+        def check(clients: int, kind: int, limits: tuple[int, int], code: int, said: str) -> None:
+            done = run_row("--port", port, "--operation", "list", "--clients", clients, timeout_s=20.0,
                            preexec_fn=lambda: resource.setrlimit(kind, limits))
             self.assertEqual((done.returncode, done.stderr.count("\n")), (code, code // 3), done.stderr)
-            self.assertIn("" if code else "detik; client_sukses 150; client_gagal 0; server_", done.stdout)
-        self.assertLess(time.monotonic() - begun_at, 20.0)
+            self.assertIn(said, done.stdout)
+
+        port = self.serve().port
+        at_once(self, check, (400, resource.RLIMIT_AS, (1 << 29, 1 << 29), 3, ""),
+                (150, resource.RLIMIT_NOFILE, (200, 4096), 0,
+                 "detik; client_sukses 150; client_gagal 0; server_"))
 
     @LINUX
     def test_interrupted_it_leaves_nothing_here_or_on_the_server(self) -> None:
-        for pool, number in (("thread", signal.SIGTERM), ("process", signal.SIGINT)):
-            with self.subTest(pool=pool), tempfile.TemporaryDirectory() as temporary:
+        def check(pool: str, number: int) -> None:
+            with tempfile.TemporaryDirectory() as temporary:
                 running = self.serve(workers=1)
                 process = subprocess.Popen(
                     [sys.executable, str(ROOT / "file_client_stress_test.py"), "--port", str(running.port),
                      "--operation", "upload", "--volume", "50", "--clients", "8", "--pool", pool],
-                    stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": temporary},
-                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+                    stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": temporary})
                 wait_until(running.names, "uploads have begun")
                 process.send_signal(number)
                 _, err = process.communicate(timeout=20)
                 self.assertEqual((process.returncode, err, os.listdir(temporary)), (130, "", []))
                 wait_until(lambda: not running.names(), "nothing is left")
 
-
-if __name__ == "__main__":
-    unittest.main()
+        at_once(self, check, ("thread", signal.SIGTERM), ("process", signal.SIGINT))
