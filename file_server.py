@@ -257,7 +257,7 @@ def _worker_environment() -> Iterator[None]:
     """Have processes that are started inside import from this folder, never from the current one, not run the
     main script again, and not write to our stderr: a fork server that cannot fork ends in a traceback.
 
-    Raises ServerError where Python cannot be told so.
+    Raises ServerError where Python cannot be told so. Not for two threads at once.
     """
     if sys.version_info < (3, 11) and Path.cwd() != HERE:
         for path in Path.cwd().glob("*.py"):
