@@ -8,18 +8,20 @@ is claimed unless chance decided which came first. Of sizes, only the largest an
 from __future__ import annotations
 
 import math
-import statistics
+from bisect import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import combinations, takewhile
+from itertools import combinations, groupby, product, takewhile
+from operator import itemgetter
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from file_client_cli import number_text
 
 Row = dict[str, Any]  # a line of rekap.csv: int, float, str, or None where it is blank
 Key = tuple[Any, ...]
-Pairs = list[tuple[Key, list[Row], list[Row]]]  # a block, and in it the repeats of two rows
+Blocks = dict[Key, list[tuple[float, list[bool]]]]  # of pairs: log of the ratio; was the first earlier?
 
 BLOCK = ("operasi", "volume_mb", "client_worker_pool", "server_worker_pool")
 KEY = (*BLOCK, "model_client", "model_server", "encoding")  # what makes a row distinct
@@ -27,19 +29,16 @@ TIME, WALL, START = "waktu_total_per_client_s", "waktu_dinding_s", "waktu_mulai"
 TEXTS = ("operasi", "model_server", "model_client", "encoding", "galat", "catatan", START)
 COLUMNS = (*KEY, *TEXTS, TIME, WALL, "throughput_per_client_byte_per_s", "nomor", "ulangan", "client_sukses",
            "client_gagal", "server_sukses", "server_gagal", "server_menganggur")
-MEASURED = ("_s", "_byte")  # how the columns of times, rates and memory end
 LEVEL, FEWEST_PAIRS, FEWEST_EACH_WAY = 0.05, 3, 0.2
-SAME, DISTURBED = "tidak dapat dibedakan", "mesin dipakai pihak lain"
-SIZES, POOL, VOLUME = ("volume_mb", "server_worker_pool"), "ukuran pool", "volume"
-WORDS = {"operasi": ", {}", "client_worker_pool": ", {} client", "model_client": " {}",
-         "model_server": ", server {}", "encoding": ", {}"}
-COMPARISONS = {  # the column in which rows differ, those in which the pairs of a group do, the time, the unit
-    "model server": ("model_server", SIZES, TIME, ""),
-    "model client": ("model_client", SIZES, TIME, ""),
-    POOL: ("server_worker_pool", ("operasi", "volume_mb", "model_client"), WALL, " worker"),
-    "encoding": ("encoding", SIZES, TIME, ""),
-    VOLUME: ("volume_mb", (*BLOCK[2:], "model_server", "model_client"), TIME, " MB"),
+SAME, DISTURBED, POOL, VOLUME = "tidak dapat dibedakan", "mesin dipakai pihak lain", "ukuran pool", "volume"
+COMPARISONS = {  # the column in which rows differ, and what those of a group have in common
+    "model server": ("model_server", "{operasi}, {client_worker_pool} client {model_client}"),
+    "model client": ("model_client", "{operasi}, {client_worker_pool} client, server {model_server}"),
+    POOL: ("server_worker_pool", "{client_worker_pool} client, server {model_server}"),
+    "encoding": ("encoding", "{operasi}, {client_worker_pool} client {model_client}, server {model_server}"),
+    VOLUME: ("volume_mb", "{operasi}"),
 }
+UNITS = {POOL: " worker", VOLUME: " MB"}  # of sizes; the other sides are names
 
 
 class Finding(NamedTuple):
@@ -58,107 +57,87 @@ class Finding(NamedTuple):
 def findings(rows: Iterable[Row]) -> list[Finding]:
     """Return all comparisons that the rows allow; those that pass Holm's procedure say what differs."""
     sound = {key: lines for key, lines in _repeats(rows).items() if not any(map(failed, lines))}
-    tests = [_test(name, words, sides, pairs) for name in COMPARISONS
-             for (words, sides), pairs in _pairs(name, sound).items()]
+    tests = [_test(name, group, sides, blocks) for name in COMPARISONS
+             for (group, sides), blocks in _pairs(name, sound).items()]
     judged = sorted((p, number) for number, (_, _, p) in enumerate(tests) if p is not None)
     passed = takewhile(lambda rank: judged[rank][0] <= LEVEL / (len(judged) - rank), range(len(judged)))
     claims = {judged[rank][1] for rank in passed}
-    return [finding._replace(kesimpulan=claim) if number in claims else finding
-            for number, (finding, claim, _) in enumerate(tests)]
+    return [claim if number in claims else same for number, (same, claim, _) in enumerate(tests)]
 
 
-def _pairs(name: str, sound: dict[Key, list[Row]]) -> dict[tuple[str, Key], Pairs]:
+def _pairs(name: str, sound: dict[Key, list[Row]]) -> dict[tuple[str, Key], Blocks]:
     """Return the pairs of rows by group (in words) and the two sides."""
-    column, over, time, unit = COMPARISONS[name]
+    column, words = COMPARISONS[name]
+    place, time = KEY.index(column), WALL if name == POOL else TIME
     if name == POOL:
         most_clients = max((key[2] or 0 for key in sound), default=0)
         sound = {key: lines for key, lines in sound.items() if key[2] == most_clients and key[0] != "list"}
-    place, encodings = KEY.index(column), {key[-1] for key in sound}
-    unnamed = (column, *over, *("encoding",) * (len(encodings) < 2))
+    if column != "encoding" and len({key[-1] for key in sound}) > 1:
+        words += ", {encoding}"
     sides = sorted({key[place] for key in sound if key[place]}, reverse=True)
-    found: dict[tuple[str, Key], Pairs] = defaultdict(list)
-    for first, second in combinations(sides[::len(sides) - 1 or 1] if unit else sides, 2):
-        for key, lines in sound.items():
-            twins = sound.get((*key[:place], second, *key[place + 1:])) if key[place] == first else None
-            if twins and all((line[time] or 0) > 0 for line in lines + twins):
-                words = "".join([WORDS[each].format(text(value)) for each, value in zip(KEY, key, strict=True)
-                                 if each not in unnamed])
-                found[words[2:], (first, second)].append((key[:len(BLOCK)], lines, twins))
+    if name in UNITS:
+        del sides[1:-1]
+    found: dict[tuple[str, Key], Blocks] = defaultdict(lambda: defaultdict(list))
+    for (first, second), (key, lines) in product(combinations(sides, 2), sound.items()):
+        twins = sound.get((*key[:place], second, *key[place + 1:])) if key[place] == first else None
+        if twins and all((line[time] or 0) > 0 for line in lines + twins):
+            group = words.format_map(dict(zip(KEY, map(text, key), strict=True)))
+            logs = [fmean([math.log(line[time]) for line in side]) for side in (lines, twins)]
+            earlier = [str(line[START]) < str(twin[START]) for line, twin in zip(lines, twins, strict=False)]
+            found[group, (first, second)][key[:len(BLOCK)]].append((logs[0] - logs[1], earlier))
     return found
 
 
-def _test(name: str, words: str, sides: Key, pairs: Pairs) -> tuple[Finding, str, float | None]:
-    """Return the finding without a claim, the claim, and its p-value (None: it must not be made)."""
-    _, _, time, unit = COMPARISONS[name]
-    blocks: dict[Key, list[float]] = defaultdict(list)
-    for block, *rows in pairs:
-        first, second = (statistics.fmean([math.log(line[time]) for line in lines]) for lines in rows)
-        blocks[block].append(first - second)
-    differences = [statistics.fmean(block) for block in blocks.values()]
-    sign = -1 if name != VOLUME and sum(differences) < 0 else 1
-    mean, error, low, high = _ratio([sign * difference for difference in differences])
-    slower, faster = map(text, sides[::sign])
-    claim, same = f"{faster}{unit} {text(math.exp(mean), 2)} kali lebih cepat", SAME
-    fair, expected = len(differences) >= FEWEST_PAIRS, 0.0
+def _test(name: str, group: str, sides: Key, blocks: Blocks) -> tuple[Finding, Finding, float | None]:
+    """Return the finding without and with a claim, and its p-value (None: it must not be made)."""
+    logs = [fmean([log for log, _ in pairs]) for pairs in blocks.values()]
+    if name != VOLUME and sum(logs) < 0:
+        sides, logs = sides[::-1], [-log for log in logs]
+    expected = sides[0] / sides[1] if name == VOLUME else 1.0
+    ratio, low, high, p = estimate(logs, expected)
+    unit, (slower, faster) = UNITS.get(name, ""), map(text, sides)
+    claim, same, fair = f"{faster}{unit} {text(ratio, 2)} kali lebih cepat", SAME, len(logs) >= FEWEST_PAIRS
     if name == VOLUME:
-        earlier = [(line[START] or "") < (twin[START] or "")
-                   for _, lines, twins in pairs for line, twin in zip(lines, twins, strict=False)]
-        mixed = FEWEST_EACH_WAY <= statistics.fmean(earlier) <= 1 - FEWEST_EACH_WAY
-        fair, expected = fair and mixed, math.log(sides[0] / sides[1])
-        claim = f"{'lebih' if mean > expected else 'kurang'} dari sebanding"
+        earlier = [one for pairs in blocks.values() for _, repeats in pairs for one in repeats]
+        mixed = FEWEST_EACH_WAY <= fmean(earlier) <= 1 - FEWEST_EACH_WAY
+        claim, fair = f"{'lebih' if ratio > expected else 'kurang'} dari sebanding", fair and mixed
         same += " dari sebanding" + " (urutan ukur tidak diacak)" * (not mixed)
-    p = student_t_p((mean - expected) / error, len(differences) - 1) if fair else None
-    group = f"{words}, {slower}/{faster}{unit}"
-    return Finding(name, group, len(differences), math.exp(mean), low, high, same), claim, p
+    finding = Finding(name, f"{group}, {slower}/{faster}{unit}", len(logs), ratio, low, high, same)
+    return finding, finding._replace(kesimpulan=claim), p if fair else None
 
 
-def _ratio(logs: list[float]) -> tuple[float, float, float | None, float | None]:
-    """Return the mean of logarithms, its standard error, and its 95 % interval as ratios (None for one)."""
-    mean, df = statistics.fmean(logs), len(logs) - 1
+def estimate(logs: list[float], expected: float = 1.0) -> tuple[float, float | None, float | None, float]:
+    """Return the geometric mean, its 95 % interval (None for one value), and the p-value of `expected`."""
+    mean, df = fmean(logs), len(logs) - 1
     if not df:
-        return mean, math.inf, None, None
+        return math.exp(mean), None, None, 1.0
     # At least the rounding of times and logarithms: values that are all alike differ by nothing else.
-    error = max(math.sqrt(sum([(value - mean) ** 2 for value in logs]) / df / len(logs)), 1e-9)
+    error = max(math.sqrt(sum([(log - mean) ** 2 for log in logs]) / df / len(logs)), 1e-9)
     half = student_t_quantile(0.975, df) * error
-    return mean, error, math.exp(mean - half), math.exp(mean + half)
+    p = student_t_p((mean - math.log(expected)) / error, df)
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half), p
 
 
-def student_t_p(t: float, df: float) -> float:
-    """Return the probability that Student's t is at least as far from 0 as `t`, on either side."""
-    return _incomplete_beta(df / 2, 0.5, df / (df + t * t), t * t / (df + t * t))
+def student_t_p(t: float, df: int) -> float:
+    """Return the two-sided p-value of Student's t to 15 places (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    angle, odd = math.atan2(abs(t), math.sqrt(df)), df % 2
+    term, within = math.sin(angle) * math.cos(angle) ** odd, 0.0
+    for power in range(odd, df - 1, 2):
+        within += term
+        term *= math.cos(angle) ** 2 * (power + 1) / (power + 2)
+    return 1 - (2 / math.pi * (angle + within) if odd else within)
 
 
 @lru_cache
-def student_t_quantile(p: float, df: float) -> float:
-    """Return the value that Student's t stays below with probability `p` >= 0.5, by bisection."""
-    low, high = 0.0, 1e6
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_t_p(middle, df) > 2 - 2 * p else (low, middle)
-    return low
-
-
-def _incomplete_beta(a: float, b: float, x: float, y: float) -> float:
-    """Return the regularized incomplete beta function I_x(a, b), with y = 1 - x: by the continued fraction of
-    DLMF 8.17.22 (Abramowitz and Stegun 26.5.8), from its 101st term back to its first."""
-    if x > (a + 1) / (a + b + 2):  # it converges slowly there: DLMF 8.17.4
-        return 1 - _incomplete_beta(b, a, y, x)
-    fraction = 1.0
-    for m in range(50, -1, -1):
-        fraction = 1 - (a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)) / fraction
-        if m:
-            fraction = 1 + m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)) / fraction
-    beta = math.exp(math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))
-    return float(x ** a * y ** b / (a * beta * fraction))
+def student_t_quantile(p: float, df: int) -> float:
+    """Return the value, of 0 to 20, that Student's t stays below with probability `p`, to 8 places."""
+    return bisect(range(20 * 10**8), 2 * p - 2, key=lambda step: -student_t_p(step / 1e8, df)) / 1e8
 
 
 def _repeats(rows: Iterable[Row]) -> dict[Key, list[Row]]:
     """Return the lines of each distinct row, in the order of KEY and of their repeats."""
-    found: dict[Key, list[Row]] = defaultdict(list)
-    order = (*KEY, "ulangan")
-    for row in sorted(rows, key=lambda row: [(row[column] is not None, row[column]) for column in order]):
-        found[tuple([row[column] for column in KEY])].append(row)
-    return found
+    ordered = sorted(rows, key=lambda row: [(row[each] is not None, row[each]) for each in (*KEY, "ulangan")])
+    return {key: list(lines) for key, lines in groupby(ordered, itemgetter(*KEY))}
 
 
 def failed(row: Row) -> bool:
@@ -166,6 +145,7 @@ def failed(row: Row) -> bool:
     return bool(row["client_gagal"] or row["server_gagal"])
 
 
+@lru_cache
 def text(value: Any, digits: int | None = None) -> str:
     """Return a value for people: "-" for None, a number with `digits` decimals (None: 2, or 0)."""
     if value is None or isinstance(value, str):
@@ -183,22 +163,20 @@ def _typed(column: str, word: str | None) -> int | float | str | None:
     if not word or column in TEXTS:
         return word or None
     try:
-        value = int(word) if word.isdecimal() else float(word)
+        value = float(word)
     except ValueError:
         raise ValueError(f"{column} bukan bilangan: {word[:40]!r}") from None
-    return value if math.isfinite(value) else None
+    return None if not math.isfinite(value) else int(word) if word.isdecimal() else value
 
 
 def noise_floor(rows: Iterable[Row]) -> float | None:
     """Return the relative spread of one measurement (0.17: 17 %), or None where no two are alike. Rows with
     one client do the same work whatever the pool's size."""
-    alike: dict[Key, list[float]] = defaultdict(list)
-    for row in rows:
-        if row["client_worker_pool"] == 1 and row["operasi"] != "list" and row[TIME] and not failed(row):
-            same = tuple([row[column] for column in KEY if column != "server_worker_pool"])
-            alike[same].append(math.log(row[TIME]))
-    squares = [(log - statistics.fmean(logs)) ** 2 for logs in alike.values() for log in logs]
-    freedom = len(squares) - len(alike)
+    alike = _repeats(row | {"server_worker_pool": None} for row in rows if row["client_worker_pool"] == 1
+                     and row["operasi"] != "list" and row[TIME] and not failed(row))
+    groups = [[math.log(line[TIME]) for line in lines] for lines in alike.values()]
+    squares = [(log - fmean(logs)) ** 2 for logs in groups for log in logs]
+    freedom = len(squares) - len(groups)
     return math.sqrt(sum(squares) / freedom) if freedom else None
 
 
@@ -210,24 +188,23 @@ def table_rows(rows: Iterable[Row]) -> list[Row]:
     for lines in _repeats(rows).values():
         good = [line for line in lines if not failed(line)] or lines
         row = max(lines, key=lambda one: (one["client_gagal"] or 0) + (one["server_gagal"] or 0))
-        values = {column: [line[column] for line in good if line[column] is not None] for column in row}
-        medians = {column: statistics.median(known) for column, known in values.items()
-                   if known and column.endswith(MEASURED)}
-        _, _, low, high = _ratio([math.log(value) for value in values[TIME] if value] or [0.0])
+        medians = {column: median(known) for column in row if column.endswith(("_s", "_byte"))
+                   and (known := [line[column] for line in good if line[column] is not None])}
+        _, low_s, high_s, _ = estimate([math.log(line[TIME]) for line in good if line[TIME]] or [0.0])
         notes = dict.fromkeys("; ".join(line["catatan"] for line in lines if line["catatan"]).split("; "))
         table.append(row | medians | {"ulangan": len(lines), "catatan": "; ".join(notes) or None,
-                                      "waktu_rendah_s": low, "waktu_tinggi_s": high})
+                                      "waktu_rendah_s": low_s, "waktu_tinggi_s": high_s})
     models = ("encoding", "model_server", "model_client")
     return sorted(table, key=lambda row: (
         [(row[column] != "thread", row[column] or "") for column in models], row["nomor"] or 0))
 
 
-def remarks(environment: Mapping[str, Any], rows: Iterable[Row]) -> list[str]:
-    """Return what a reader should know of the run as a whole, a sentence each."""
+def remarks(environment: Mapping[str, Any], table: Iterable[Row]) -> Iterator[str]:
+    """Yield what a reader should know of the run as a whole, a sentence each."""
     load, cores = (environment.get("beban_awal") or [0])[0], environment.get("inti_cpu") or 0
     disturbed = ", ".join(f"{row['model_server']}/{row['model_client']} {row['nomor']}"
-                          for row in table_rows(rows) if DISTURBED in (row["catatan"] or ""))
-    sentences = {
-        f"Mesin sudah sibuk sebelum mulai: beban {text(load, 1)} pada {cores} inti.": load > cores / 2 > 0,
-        f"{DISTURBED.capitalize()} selama baris ini diukur (server/client nomor): {disturbed}.": disturbed}
-    return [sentence for sentence, applies in sentences.items() if applies]
+                          for row in table if DISTURBED in (row["catatan"] or ""))
+    if load > cores / 2 > 0:
+        yield f"Mesin sudah sibuk sebelum mulai: beban {text(load, 1)} pada {cores} inti."
+    if disturbed:
+        yield f"{DISTURBED.capitalize()} selama baris ini diukur (server/client nomor): {disturbed}."
