@@ -264,22 +264,17 @@ def fixed_cost(bars: Bars, options: argparse.Namespace) -> None:
         bars(f"pools of {pools}, mean of {len(rows)} rows", statistics.median(costs_s), high=high)
 
 
-def ftp_transfer(ftp: ftplib.FTP, command: str, move: Callable[..., None], path: Path | None) -> None:
-    """Transfer a file by FTP."""
-    ftp.voidcmd("TYPE I")
-    with ftp.transfercmd(command) as connection:
-        move(connection, path, False)
-    ftp.voidresp()
-
-
-def ftp_store(ftp: ftplib.FTP, path: Path) -> float:
-    """Return the seconds that a new file takes by FTP."""
-    path.with_name("stored").unlink(missing_ok=True)
-    return seconds_of(ftp_transfer, ftp, "STOR stored", send, path)
-
-
 def others(bars: Bars, options: argparse.Namespace) -> None:
     """Raw transfers by pyftpdlib, if it is installed, and by ours."""
+    def by_ftp(command: str, move: Callable[..., None], local: Path | None) -> float:
+        Path(folder, "stored").unlink(missing_ok=True)  # as for upload(): every upload makes a new file
+        begun_at = time.perf_counter()
+        ftp.voidcmd("TYPE I")
+        with ftp.transfercmd(command) as connection:
+            move(connection, local, False)
+        ftp.voidresp()
+        return time.perf_counter() - begun_at
+
     print(f"\none client, {options.volume} MB of raw bytes by pyftpdlib, MiB/s (CRC-32 in all but STOR)")
     if not importlib.util.find_spec("pyftpdlib"):
         print("  not installed here: skipped")
@@ -299,8 +294,9 @@ def others(bars: Bars, options: argparse.Namespace) -> None:
             ftp.login()
             times_s = alternately(
                 options.repeats, get=partial(seconds_of, remote_get, server.client, "source", len, True),
-                retr=partial(seconds_of, ftp_transfer, ftp, "RETR source", receive, None),
-                put=partial(upload, server.client, path, True), stor=partial(ftp_store, ftp, path))
+                retr=partial(by_ftp, "RETR source", receive, None),
+                put=partial(upload, server.client, path, True),
+                stor=partial(by_ftp, "STOR stored", send, path))
         finally:
             process.terminate()
     for ours, theirs in (("get", "retr"), ("put", "stor")):

@@ -13,9 +13,8 @@ import socket
 import sys
 import time
 import zlib
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from file_client_cli import remote_list
 from file_protocol import END
@@ -34,7 +33,7 @@ class Client:
         self.random = random.Random(number)
         self.own = {f"own {number}-{turn}": NO_FILE for turn in range(OWN)}  # CRC-32 of what must be there
         self.shared = shared  # the CRC-32s of what may be there: all that anybody sent
-        self.done: Counter[str] = Counter()
+        self.done = 0  # requests
 
     def run(self, ends_s: float) -> None:
         """Do this and that until then; raises AssertionError, OSError, ValueError if something is wrong."""
@@ -47,14 +46,12 @@ class Client:
 
     def command(self, verb: str, name: str = "") -> bytes:
         """Return a command with one of its ends."""
-        self.done[verb] += 1
         return f"{verb} '{name}'".encode().removesuffix(b" ''") + self.random.choice((END, b"\n", b"\r\n"))
 
     def upload(self, name: str) -> tuple[bytes, int]:
         """Return an upload, and the CRC-32 of what is in it."""
         largest = self.random.choice((0, 1, 100, 10_000, 100_000, 2_000_000))
         content = self.random.randbytes(self.random.randint(0, largest))
-        self.done["UPLOAD"] += 1
         return upload_request(self.random, f'"{name}"'.encode(), content), zlib.crc32(content)
 
     def converse(self, changed: list[str], asked: list[str]) -> None:
@@ -74,6 +71,7 @@ class Client:
         sent += self.command("LIST") + self.command("STATS")
         at = self.random.randint(0, len(sent))
         *replies, names, stats = ask_all(self.server.client, sent[:at], sent[at:])
+        self.done += len(replies) + 2
         assert [(reply["status"], reply.get("data_crc32")) for reply in replies[:len(changed)]] == expected
         for name, reply in zip(asked, replies[len(changed):], strict=True):
             assert reply["status"] == "OK" or "tidak ditemukan" in reply["data"], reply
@@ -87,9 +85,8 @@ class Client:
         sent, crc32 = self.upload(name)
         address = self.server.client.host, self.server.client.port
         with socket.create_connection(address, 60.0) as connection, suppress(ConnectionError):
-            if self.random.random() < 0.3:
-                reset = b"\1\0\0\0\0\0\0\0"
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            if self.random.random() < 0.3:  # it will be a reset
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             if name in self.shared and self.random.random() < 0.3:
                 self.shared[name].add(crc32)  # it may be stored, whenever its turn comes
                 connection.sendall(sent)
@@ -102,17 +99,15 @@ class Client:
 
 def soak(mode: str, duration_s: float) -> None:
     """Load one server for that long and say what happened. Raises an exception if something was wrong."""
-    server = ServerProcess(WORKERS, mode, script="file_server.py")
-    shared = {f"shared-{number}": {NO_FILE} for number in range(3)}
-    clients = [Client(server, number, shared) for number in range(CLIENTS)]
-
     def load(duration_s: float, *warm: int) -> tuple[int, ...]:
         ends_s = time.monotonic() + duration_s
         with ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(lambda client: client.run(ends_s), clients))
         return server.usage_at_rest(*warm)
 
-    try:
+    with closing(ServerProcess(WORKERS, mode, script="file_server.py")) as server:
+        shared = {f"shared-{number}": {NO_FILE} for number in range(3)}
+        clients = [Client(server, number, shared) for number in range(CLIENTS)]
         warm = load(0.15 * duration_s)
         after = load(0.85 * duration_s, *warm)
         for client in clients:
@@ -121,10 +116,7 @@ def soak(mode: str, duration_s: float) -> None:
         assert set(os.listdir(server.directory)) == set(remote_list(server.client)) <= set(names)
         assert after[3] <= warm[3] + MARGIN_BYTES, f"the memory has grown: {warm} before, {after} now"
         server.stop_well()
-    finally:
-        server.close()
-    done = sum((client.done for client in clients), Counter[str]())
-    print(f"{mode}: {done.total()} requests in {duration_s:g} s ({dict(sorted(done.items()))})\n  processes, "
+    print(f"{mode}: {sum(client.done for client in clients)} requests in {duration_s:g} s\n  processes, "
           f"threads, descriptors and bytes of memory: {warm} before, {after} after", flush=True)
 
 

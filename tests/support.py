@@ -13,6 +13,7 @@ import operator
 import os
 import random
 import select
+import signal
 import socket
 import socketserver
 import struct
@@ -25,8 +26,8 @@ import unittest
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -181,7 +182,7 @@ class RunningServer:
         self._thread = threading.Thread(target=self.server.serve_forever, name="server")
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Stop it as a signal would."""
         self.server.stop()
         self._thread.join(WAIT_S)
@@ -203,14 +204,6 @@ class RunningServer:
     def names(self) -> list[str]:
         """Return what is in its folder, hidden or not."""
         return sorted(os.listdir(self.directory))
-
-    def write(self, name: str, content: bytes) -> None:
-        """Put a file into its folder."""
-        (self.directory / name).write_bytes(content)
-
-    def read(self, name: str) -> bytes:
-        """Return a file in its folder."""
-        return (self.directory / name).read_bytes()
 
 
 def read_json(connection: socket.socket) -> dict[str, Any]:
@@ -363,7 +356,7 @@ class Relay(OtherServer):
 @functools.cache
 def warm_up() -> None:
     """Start and stop a pool of processes once: the first leaves what stays for good, as the fork server."""
-    RunningServer("process").stop()
+    RunningServer("process").close()
 
 
 @contextmanager
@@ -396,11 +389,8 @@ def at_once(case: unittest.TestCase, check: Callable[..., object], *cases: Seque
 def for_each_model(case: unittest.TestCase, check: Callable[[RunningServer], None], **settings: Any) -> None:
     """Run `check` with a server of each model, all at once; afterwards nothing of them may be left."""
     def run(mode: str) -> None:
-        running = RunningServer(mode, **settings)
-        try:
+        with closing(RunningServer(mode, **settings)) as running:
             check(running)
-        finally:
-            running.stop()
 
     with nothing_left():
         at_once(case, run, *((mode,) for mode in MODES))
@@ -419,7 +409,7 @@ class ServerCase(unittest.TestCase):
         cls.addClassCleanup(stack.close)
         stack.enter_context(nothing_left())
         cls.running = RunningServer(cls.mode, **cls.settings)
-        stack.callback(cls.running.stop)
+        stack.callback(cls.running.close)
 
     def setUp(self) -> None:
         wait_until(lambda: not self.running.table.shared.open, "the last test's connections are closed")
@@ -436,20 +426,13 @@ def run_script(*arguments: object, timeout_s: float = 120.0,
                           timeout=timeout_s, **options)
 
 
-@dataclass(eq=False)
-class NoServer(AssertionError):
-    """A server script has ended before it was ready: with this exit code, having said this."""
-
-    code: int
-    said: str
-
-
 class ServerProcess:
     """A server script in a process of its own; it serves `directory`, which is in `outside`."""
 
     def __init__(self, *arguments: object, script: str = "file_thread_pool.py", prefix: Sequence[str] = (),
-                 patience_s: float = WAIT_S, **options: Any) -> None:
-        """`prefix` runs the command that follows it. Raises NoServer, after `patience_s` at most."""
+                 **options: Any) -> None:
+        """`prefix` runs the command that follows it. Raises AssertionError, with the exit code and what it
+        has said, unless it gets ready in time."""
         self.folder = tempfile.TemporaryDirectory()
         self.outside = Path(self.folder.name)
         self.directory = self.outside / "files"
@@ -460,14 +443,14 @@ class ServerProcess:
              str(self.directory)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True, **options)
         assert self.process.stdout
-        patience = threading.Timer(patience_s, self.process.kill)
+        patience = threading.Timer(WAIT_S, self.process.kill)
         patience.start()
         line = self.process.stdout.readline()
         patience.cancel()
         if not line:
-            code, said = self.process.wait(WAIT_S), self.stderr()
+            why = f"{self.process.wait(WAIT_S)} {self.stderr()}"
             self.close()
-            raise NoServer(code, said)
+            raise AssertionError(why)
         self.ready = json.loads(line)
         self.client = Server(self.ready["host"], self.ready["port"], timeout_s=WAIT_S)
 
@@ -487,15 +470,18 @@ class ServerProcess:
         return self.errors.read()
 
     def stop_well(self) -> None:
-        """Stop it; fail unless it ends with code 0, having said nothing but that it was ready."""
-        self.process.terminate()
-        code, _ = self.end()
-        assert code == 0 and self.stderr().count("\n") == 1, f"exit code {code}: {self.stderr()}"
+        """Stop it; fail unless it ends well, having said nothing but that it was ready."""
+        self.end(signal.SIGTERM)
+        assert self.stderr().count("\n") == 1, self.stderr()
 
-    def end(self) -> tuple[int, dict[str, Any]]:
-        """Wait for its end; return the exit code and the final counts ({} if it left none)."""
+    def end(self, *signals: int) -> dict[str, Any]:
+        """Send it signals; fail unless it ends with code 0 and no traceback; return its last counts."""
+        for number in signals:
+            self.process.send_signal(number)
         out, _ = self.process.communicate(timeout=WAIT_S)
-        return self.process.returncode, json.loads(out) if out else {}
+        code, said = self.process.returncode, self.stderr()
+        assert code == 0 and "Traceback" not in said, f"exit code {code}: {said}"
+        return dict(json.loads(out or "{}"))
 
     def close(self) -> None:
         """End it if it still runs."""

@@ -123,7 +123,7 @@ class Commands(ClientCase):
         self.client("list", code=1, said="jalankan: python3 file_server.py 5 thread")
 
     def test_only_regular_files(self) -> None:
-        self.running.write("x", b"new")
+        (self.running.directory / "x").write_bytes(b"new")
         Path("folder").mkdir()
         Path("file").write_text("old")
         Path("link").symlink_to("file")
@@ -153,7 +153,7 @@ class Commands(ClientCase):
     def test_completion(self) -> None:
         Path("my dir").mkdir()
         for name in ("my file", "my other", "plain.txt"):
-            self.running.write(name, b"")
+            (self.running.directory / name).write_bytes(b"")
             Path(name).touch()
             Path("my dir", name).touch()
         for line, expected in (
@@ -334,7 +334,7 @@ class Ends(ClientCase):
         self.assertEqual((process.poll(), os.listdir()), (None, []))
 
     def test_readers_that_left_and_closed_streams(self) -> None:
-        self.running.write("ñ", b"")
+        (self.running.directory / "ñ").write_bytes(b"")
         for arguments, typed in ((["list"], b""), ([], b"help\nlist\n")):
             reading, writing = os.pipe()
             os.close(reading)

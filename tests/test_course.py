@@ -1,12 +1,10 @@
-"""Our servers with what others send them: the course's client, junk, and web pages."""
+"""Our servers with what others send them: junk, and web pages."""
 
 from __future__ import annotations
 
-import base64
 import subprocess
 import time
 import unittest
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,32 +21,18 @@ for (const body of ["DELETE a.txt", "DELETE a.txt\r\n", "\r\nDELETE a.txt\r\n", 
 class OtherClients(unittest.TestCase):
     """What others send, to each of our servers."""
 
-    def test_the_courses_own(self) -> None:
-        def check(running: RunningServer) -> None:
-            running.write("a.txt", b"short")
-            running.write("ñ 文", b"x" * 10_000)
-            with ThreadPoolExecutor(4) as pool:  # each takes as long as a silence
-                names, got, none, again = pool.map(
-                    running.ask, (b"LIST", "GET 'ñ 文'".encode(), b"GET none", b"list"))
-            self.assertEqual((names["data"], again), (["a.txt", "ñ 文"], names))
-            self.assertEqual((base64.b64decode(got["data_file"]), none["status"]), (b"x" * 10_000, "ERROR"))
-            self.assertEqual((running.ask(b"DELETE a.txt")["status"], running.names()), ("OK", ["ñ 文"]))
-
-        for_each_model(self, check, workers=4)
-
     def test_no_command_in_a_web_request_runs_however_it_is_cut_and_junk_frees_its_worker(self) -> None:
         head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\r\n"
         requests = [(b"DELETE a HTTP/1.1\r\n", b"\r\n"), (b"POST /%s HTTP/1.1\n" % (b"x" * 5000), b"LIST\n"),
                     (b"get / http/1.0\n\n", b"DELETE a"), (b"\x16\x03\x01\0\xa5\x01\0", b"DELETE a\r\n")]
-        for body in (b"DELETE a\r\n", b"UPLOAD b QUJD\r\n\r\n", b"DELETE a"):
-            requests += [(head[:at], head[at:] + body) for at in (0, 4, 5, 6, 14, 16, 17, -2)]
-            requests.append((head, body))
+        requests += [(head[:at], head[at:] + b"UPLOAD b QUJD\r\n\r\nDELETE a\r\n")
+                     for at in (0, 4, 5, 6, 14, 16, 17, -2, len(head))]
         requests += [(junk, b"") for junk in (
             b"HELLO", b"HAPUS a.txt", b"PUT a", b"x" * 70_000, b"\x16\x03\x01\0\xa5\x01" + bytes(150),
             b"\xef\xbb\xbfLIST", bytes(10), b"\xff\xfe")]
 
         def check(running: RunningServer) -> None:
-            running.write("a", b"kept")
+            (running.directory / "a").write_bytes(b"kept")
             held = [running.connect() for _ in requests]
             for part in range(2):
                 time.sleep(0.3 * part)  # after 0.2 s of silence the first piece is taken for a command
@@ -60,17 +44,17 @@ class OtherClients(unittest.TestCase):
                 with connection:
                     said = read_to_end(connection)
                 self.assertTrue(b"ERROR" in said or (pieces[1] and not said), (pieces, said))
-            self.assertEqual((running.names(), running.read("a")), (["a"], b"kept"))
+            self.assertEqual((running.names(), (running.directory / "a").read_bytes()), (["a"], b"kept"))
 
         for_each_model(self, check, workers=len(requests))
 
     @unittest.skipUnless(CHROMIUM and SLOW, "needs Chromium, and TESTS_SLOW=1")
     def test_a_real_page_posts_commands_and_nothing_happens(self) -> None:
         running, answered = RunningServer("thread"), dict[int, bytes]()
-        self.addCleanup(running.stop)
+        self.addCleanup(running.close)
         relay = Relay(running.port, lambda number, before, data: answered.setdefault(number, data))
         self.addCleanup(relay.close)
-        running.write("a.txt", b"kept")
+        (running.directory / "a.txt").write_bytes(b"kept")
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # the browser's children still write
             page = Path(folder, "page.html")
             page.write_text(PAGE.replace("PORT", str(relay.port)))
@@ -81,4 +65,4 @@ class OtherClients(unittest.TestCase):
                 finally:
                     browser.terminate()
                     browser.wait(WAIT_S)
-        self.assertEqual((running.names(), running.read("a.txt")), (["a.txt"], b"kept"))
+        self.assertEqual((running.names(), (running.directory / "a.txt").read_bytes()), (["a.txt"], b"kept"))

@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import subprocess
-import tempfile
 import threading
 import unittest
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from typing import Any
 from unittest.mock import patch
 
 import file_client_stress_test as stress
-from file_client_cli import Server
 from tests.support import ROOT, RunningServer, ServerProcess, at_once, run_script
+from tests.test_stress import result_of
 
 ENGINES_PYTHON = os.environ.get("ENGINES_PYTHON", "")  # one that has distributed and mpi4py
 CLUSTER = """
@@ -88,15 +87,12 @@ class Interface(unittest.TestCase):
     def test_rows_on_engines_of_every_kind(self) -> None:
         def check(engine: str, operation: str, galat: str = "", catatan: str = "") -> None:
             server = RunningServer("thread", workers=4)
-            self.addCleanup(server.stop)
-            row = stress.Row(Server("127.0.0.1", timeout_s=0.2 if engine == "Dying" else 5.0), operation,
-                             1 * (operation != "list"), 6, f"tests.test_engines:{engine}")
-            with tempfile.TemporaryDirectory() as folder, \
-                    stress.measure(row, Path(folder), lambda: server.port) as raw:
-                result = stress.summarise(raw)
-                self.assertEqual((result["galat"], result["client_sukses"]), (galat, 0 if galat else 6))
-                self.assertIn(catatan, result["catatan"])
-                self.assertIsNone(result["memori_client_byte"])
+            self.addCleanup(server.close)
+            timeout_s = 0.2 if engine == "Dying" else 5.0
+            result = result_of(server.port, operation, 6, f"tests.test_engines:{engine}", timeout_s)
+            self.assertEqual((result["galat"], result["client_sukses"]), (galat, 0 if galat else 6))
+            self.assertIn(catatan, result["catatan"])
+            self.assertIsNone(result["memori_client_byte"])
 
         with patch.multiple(stress, START_TIMEOUT_S=0.1, MARGIN_S=0.1):
             at_once(self, check, ("OwnExecutor", "list"), ("fixed", "download"),

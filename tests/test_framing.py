@@ -17,8 +17,8 @@ from unittest import mock
 
 from file_interface import FileInterface
 from file_protocol import (
-    END, SILENCE_S, UNKNOWN_REQUEST, Connection, FileProtocol, ProtocolError, Truncated,
-    encode_request, read_reply, send_base64_body, send_raw_body,
+    END, SILENCE_S, UNKNOWN_REQUEST, Connection, FileProtocol, ProtocolError, Truncated, encode_request,
+    read_reply,
 )
 from tests.support import WAIT_S, ScriptedSocket, Understood, talk, upload_request
 
@@ -212,7 +212,7 @@ class Replies(unittest.TestCase):
 
 
 class Connections(unittest.TestCase):
-    """Deadlines, refusals in the middle of a body, and the time of the first byte."""
+    """Deadlines, and the time of the first byte."""
 
     def test_every_wait_has_an_end(self) -> None:
         here, there = socket.socketpair()
@@ -228,14 +228,6 @@ class Connections(unittest.TestCase):
         with self.assertRaises(TimeoutError):  # though the peer never pauses
             while connection.receive():
                 connection.consume(1)
-
-    def test_a_refusal_ends_either_body(self) -> None:
-        here, there = socket.socketpair()
-        with here, there, tempfile.TemporaryFile(buffering=0) as file:
-            file.truncate(50_000)
-            there.send(b"no")
-            for send in (send_base64_body, send_raw_body):
-                send(Connection(here, WAIT_S, WAIT_S), cast(Any, file), 50_000, self.fail)
 
     def test_the_first_byte_and_no_later_one_has_its_time_noted(self) -> None:
         connection = ScriptedSocket(b"a", b"b").connection()

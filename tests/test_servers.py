@@ -18,7 +18,6 @@ from unittest import mock
 from file_client_cli import RemoteError, remote_delete, remote_get, remote_list, remote_stats, remote_upload
 from file_interface import NewFile
 from file_protocol import END, MISSING_PARAMETER, UNKNOWN_REQUEST
-from file_server import ProcessPool
 from tests.support import WAIT_S, ServerCase, ask_all, read_json, read_to_end, wait_until
 
 BAD_NAMES = [
@@ -62,8 +61,8 @@ class Transfers(ServerCase):
         return bytes(got)
 
 
-class Files(Transfers):
-    """Files go there and come back."""
+class Suite(Transfers):
+    """What every server must do."""
 
     def test_what_goes_up_comes_down(self) -> None:
         for length in (2_000_003, 0, 1, 2, 3, 61_440, 61_441, self.random.randint(0, 1 << 20)):
@@ -71,7 +70,8 @@ class Files(Transfers):
             for raw in (False, True):
                 data = self.random.randbytes(length)
                 self.put(name, data, raw)
-                self.assertTrue(self.running.read(name) == data == self.get(name, raw), (name, raw, length))
+                stored = (self.running.directory / name).read_bytes()
+                self.assertTrue(stored == data == self.get(name, raw), (name, raw, length))
 
     def test_exactly_as_many_workers_as_were_asked_for_and_all_of_them_work(self) -> None:
         size = self.running.table.workers or 5  # of a server without a pool: as many as there are clients
@@ -88,10 +88,6 @@ class Files(Transfers):
         self.assertEqual((len(pids), os.getpid() in pids), expected)
         if self.mode != "legacy":
             self.assertEqual([worker["succeeded"] > 0 for worker in workers], [True] * size)
-
-
-class Suite(Files):
-    """What every server must do."""
 
     def test_bad_names_are_refused_for_every_verb(self) -> None:
         for name in BAD_NAMES:
@@ -124,7 +120,7 @@ class Suite(Files):
 
     def test_what_replies_tell_and_in_which_order(self) -> None:
         for name, content in (("b", b"ABC"), ("ñ 1", b"1"), (".hidden", b"")):
-            self.running.write(name, content)
+            (self.running.directory / name).write_bytes(content)
         for command, expected in REPLIES:
             reply, = ask_all(self.running.client, command + END)
             waited_s = reply.get("data_antre_s", 0)
@@ -132,15 +128,26 @@ class Suite(Files):
             told = [(key, waited_s if value is None else value) for key, value in expected.items()]
             self.assertEqual(list(reply.items()), told)
 
+    def test_the_courses_own_client_which_ends_no_command(self) -> None:
+        (self.running.directory / "ñ 文").write_bytes(b"x" * 10_000)
+        with ThreadPoolExecutor(4) as pool:  # each takes as long as a silence
+            names, got, none, again = pool.map(
+                self.running.ask, (b"LIST", "GET 'ñ 文'".encode(), b"GET none", b"list"))
+        self.assertEqual((names["data"], again), (["ñ 文"], names))
+        self.assertEqual((base64.b64decode(got["data_file"]), none["status"]), (b"x" * 10_000, "ERROR"))
+        self.assertEqual(self.running.ask("DELETE 'ñ 文'".encode())["status"], "OK")
+        self.assertEqual(self.running.names(), [])
+
     def test_many_requests_on_one_connection(self) -> None:
-        self.running.write("a", b"ABC")
+        (self.running.directory / "a").write_bytes(b"ABC")
         replies = ask_all(
             self.running.client,
             b"GET a\n\nGET_RAW a\r\nNO a\nGET\nUPLOAD b QUJD\n\nUPLOAD c\r\nQUI=QU\r\nI=\r\n\r\n"
             b'UPLOAD d "QUJD"UPLOAD_RAW e 3\r\n\r\nABCGET .\nDELETE a\r\n\r\nLIST')
         self.assertEqual("".join(reply["status"][0] for reply in replies), "OOEEOOOOEOO")
         self.assertEqual(["data_antre_s" in reply for reply in replies], [True] + [False] * 10)
-        self.assertEqual((replies[-1]["data"], self.running.read("c")), (["b", "c", "d", "e"], b"ABAB"))
+        self.assertEqual(replies[-1]["data"], ["b", "c", "d", "e"])
+        self.assertEqual((self.running.directory / "c").read_bytes(), b"ABAB")
 
     def test_bad_requests_are_answered_once_and_store_nothing(self) -> None:
         for sent in (b"UPLOAD a QUJ!QUJD\r\n\r\n", b'UPLOAD a "QUI=\r\n\r\nLIST\n', b"UPLOAD a QUJD",
@@ -191,7 +198,7 @@ class Suite(Files):
 
     def test_a_client_that_leaves_is_counted_and_forgotten(self) -> None:
         failed = self.running.stats()["failed"]
-        self.running.write("big", bytes(30_000_000))
+        (self.running.directory / "big").write_bytes(bytes(30_000_000))
         for count, sent in enumerate((b"UPLOAD a " + b"QUJD" * 1000, b"GET big\r\n\r\n"), 1):
             with self.running.connect() as connection:
                 connection.sendall(sent)
@@ -203,11 +210,11 @@ class Suite(Files):
         contents = [self.random.randbytes(300_000 + number) for number in range(12)]
         with ThreadPoolExecutor(len(contents)) as pool:
             list(pool.map(lambda content: self.put("a", content), contents))
-        self.assertIn(self.running.read("a"), contents)
+        self.assertIn((self.running.directory / "a").read_bytes(), contents)
         self.assertEqual(self.running.names(), ["a"])
 
     def test_a_reader_sees_old_or_new_during_a_replacement(self) -> None:
-        self.running.write("a", b"o" * 20_000_000)
+        (self.running.directory / "a").write_bytes(b"o" * 20_000_000)
         with self.running.connect() as connection, connection.makefile("rb") as received:
             connection.sendall(b"GET_RAW a\r\n\r\n")
             received.readline()
@@ -229,7 +236,7 @@ class ThreadPoolTest(Suite):
 
     def test_a_reply_that_cannot_be_finished_is_not_ended(self) -> None:
         for verb in (b"GET", b"GET_RAW"):
-            self.running.write("a", bytes(50_000_000))
+            (self.running.directory / "a").write_bytes(bytes(50_000_000))
             with self.running.connect() as connection, self.assertLogs("server"):
                 connection.sendall(verb + b" a\r\n\r\n")
                 connection.recv(100)
@@ -238,20 +245,9 @@ class ThreadPoolTest(Suite):
 
 
 class ProcessPoolTest(Suite):
-    """A pool of processes, started by a fork server where there is one."""
+    """A pool of processes."""
 
     mode = "process"
-
-
-class SpawnedProcessPoolTest(Files):
-    """A pool of processes, each started from scratch."""
-
-    mode = "process"
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        with mock.patch.object(ProcessPool, "start_method", "spawn"):
-            super().setUpClass()
 
 
 class HangingDisk(Transfers):
@@ -261,6 +257,7 @@ class HangingDisk(Transfers):
 
     def test_two_uploads_hang_and_the_others_go_on(self) -> None:
         mended, hung, really_write = threading.Event(), threading.Semaphore(0), NewFile.write
+        self.addCleanup(mended.set)
 
         def write(file: NewFile, data: bytes | memoryview) -> None:
             if file._path.name == "hangs":
@@ -271,20 +268,18 @@ class HangingDisk(Transfers):
         content = self.random.randbytes(200_000)
         slow, *hanging = [self.running.connect() for _ in range(3)]
         with mock.patch.object(NewFile, "write", write), slow, hanging[0], hanging[1]:
-            try:
-                for connection in hanging:
-                    connection.sendall(b"UPLOAD hangs " + base64.b64encode(content) + END)
-                    self.assertTrue(hung.acquire(timeout=WAIT_S))
-                slow.sendall(b"UPLOAD a QUJD")
-                for raw in (False, True):
-                    self.put("a", content, raw)
-                    self.assertTrue(self.get("a", raw) == content)
-                self.assertIn("waktu habis", read_json(slow)["data"])  # its deadline has come, and no later
-                self.assertEqual(sum(worker["busy"] for worker in self.running.stats()["per_worker"]), 2)
-            finally:
-                mended.set()
+            for connection in hanging:
+                connection.sendall(b"UPLOAD hangs " + base64.b64encode(content) + END)
+                self.assertTrue(hung.acquire(timeout=WAIT_S))
+            slow.sendall(b"UPLOAD a QUJD")
+            for raw in (False, True):
+                self.put("a", content, raw)
+                self.assertTrue(self.get("a", raw) == content)
+            self.assertIn("waktu habis", read_json(slow)["data"])  # its deadline has come, and no later
+            self.assertEqual(sum(worker["busy"] for worker in self.running.stats()["per_worker"]), 2)
+            mended.set()
             for connection in hanging:
                 self.assertIn("waktu habis", read_json(connection)["data"])
 
 
-del Files, Suite  # only the classes that run them, each against another server, are to be found
+del Suite  # only the classes that run it, each against another server, are to be found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 from tests.support import ROOT, ServerProcess, run_script
 
@@ -37,8 +38,7 @@ def measure(what: str, port: int) -> int:
 
 def inside() -> int:
     """Be the client's host: start the other one, join them, measure; return the exit code."""
-    server = ServerProcess(4, "process", "--host", "0.0.0.0", prefix=["unshare", "--net"])
-    try:
+    with closing(ServerProcess(4, "process", "--host", "0.0.0.0", prefix=["unshare", "--net"])) as server:
         pid, port = server.process.pid, server.client.port
         there = f"nsenter --target {pid} --net "
         if why := run(f"ip link add cable type veth peer name cable netns {pid} && "
@@ -52,8 +52,6 @@ def inside() -> int:
         else:
             failed += measure("delay and loss", port)
         return 1 if failed else 0
-    finally:
-        server.close()
 
 
 if __name__ == "__main__":
