@@ -393,10 +393,11 @@ def run_shell(server: Server) -> int:
             say("\ndibatalkan")
 
 
-def interrupt_on_signals() -> None:
-    """Have the first SIGTERM or SIGHUP, unless ignored (nohup), raise KeyboardInterrupt with its number."""
-    numbers = [number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-               if signal.getsignal(number) == signal.SIG_DFL]
+def interrupt_on_signals(*more: int) -> None:
+    """Have the first SIGTERM, SIGHUP or one of `more`, unless ignored (nohup), raise KeyboardInterrupt with
+    its number; the next ones do nothing."""
+    numbers = [number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM), *more)
+               if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)]
 
     def interrupt(number: int, frame: object) -> None:
         for each in numbers:

@@ -236,8 +236,6 @@ def _run_clients(executor: Executor, jobs: list[Row]) -> list[Outcome]:
         return [Outcome("client", error_text(error)) if error else future.result()
                 for future, error in zip(futures, errors, strict=True)]
     except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):  # nothing is to interrupt the cleaning up
-            signal.signal(number, signal.SIG_IGN)
         with suppress(OSError):  # an upload in a thread cannot be ended but by its file
             os.truncate(jobs[0].path, 0)
         wait(futures, 1.0)
@@ -388,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 3 no server or client, 130."""
     prepare_streams()
     options = parse(argv)
-    interrupt_on_signals()
+    interrupt_on_signals(signal.SIGINT)
     try:
         row = Row(Server(options.host, timeout_s=options.timeout), options.operation,
                   options.volume if options.operation != "list" else 0, options.clients, options.executor,

@@ -338,8 +338,6 @@ def run(directory: Path, penulis: str | None, options: Namespace, name: str, jou
     except (RuntimeError, OSError) as error:
         code, text = 3, f"galat: {error_text(error)}\n"
     except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):  # nothing is to interrupt the cleaning up
-            signal.signal(number, signal.SIG_IGN)
         code, again = 130, [sys.executable, shown(Path(__file__).resolve()), "--resume", shown(directory)]
         text = f"\ndihentikan; lanjutkan dengan: {shlex.join(again)}\n"
     finally:
@@ -358,7 +356,7 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 3 no server or client, 130."""
     prepare_streams()
     given = parse(argv)
-    interrupt_on_signals()
+    interrupt_on_signals(signal.SIGINT)
     try:
         if given.command:
             say("\n".join(map(shown, write_report(found_run(given.directory), given.penulis))), sys.stdout)
