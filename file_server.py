@@ -380,15 +380,20 @@ class WorkerTable:
             "per_worker": [{name: getattr(slot, name) for name in told} for slot in used]}
 
 
+Client = tuple[socket.socket, int, float]  # a connection, its number, and when it was accepted
+_this_worker = threading.local()  # .worker: set once in each worker, read by the function that the pool calls
+
+
 class Worker:
     """Serves one connection after another; knows which files, which limits, and where to count."""
 
     def __init__(self, index: int, settings: Settings, table: WorkerTable) -> None:
-        """Count in slot `index` of the table. Raises OSError if the folder is gone."""
+        """Make this thread the worker that counts in slot `index`. Raises OSError if the folder is gone."""
         self._settings, self._table, self._slot = settings, table, table.slots[index]
         self._slot.pid = os.getpid()
         self._slot.cpu_us = int(time.process_time() * 1e6)  # what starting has cost is no request's
         self._protocol = FileProtocol(FileInterface(settings.directory), table.stats, self._count_bytes)
+        _this_worker.worker = self
 
     def _count_bytes(self, count: int) -> None:
         self._slot.file_bytes += count
@@ -464,14 +469,6 @@ class Worker:
         finally:
             slot.cpu_us = int(time.process_time() * 1e6)
             slot.busy = 0
-
-
-Client = tuple[socket.socket, int, float]  # a connection, its number, and when it was accepted
-_this_worker = threading.local()  # .worker: set once in each worker, read by the function that the pool calls
-
-
-def _prepare_worker(index: int, settings: Settings, table: WorkerTable) -> None:
-    _this_worker.worker = Worker(index, settings, table)
 
 
 def serve_connection(sock: socket.socket, number: int, accepted_at: float) -> None:
@@ -573,8 +570,7 @@ class FileServer:
             sock.close()
 
     def _start_workers(self) -> None:
-        table = self.table
-        self._pool = make_pool(table.mode, len(table.slots), _prepare_worker, self.settings, table)
+        self._pool = make_pool(self.table.mode, len(self.table.slots), Worker, self.settings, self.table)
 
     def _accept(self) -> None:
         try:
@@ -602,14 +598,10 @@ class FileServer:
             future = Future()
             future.set_exception(error)
         self._open[future] = client
-        future.add_done_callback(self._connection_done)
+        future.add_done_callback(self._done.put)  # for the main loop,
+        future.add_done_callback(self._wake)  # which sees it then
 
-    def _connection_done(self, future: Future[None]) -> None:
-        """Queue a finished connection for the main loop; thread-safe."""
-        self._done.put(future)
-        self._wake()
-
-    def _wake(self) -> None:
+    def _wake(self, _: object = None) -> None:
         with suppress(OSError):  # full: it wakes anyway; closed: nobody is there to wake
             self._wake_sender.send(b"w")
 
