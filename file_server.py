@@ -101,9 +101,9 @@ class Settings:
     grace_s: float = 10.0  # for the requests under way when the server is told to stop
 
     def __post_init__(self) -> None:
-        for name, (_, least, most, _) in OPTIONS.items():
+        for name, (option, least, most, _) in OPTIONS.items():
             if most and not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} harus {least} sampai {most}")
+                raise ValueError(f"{option} harus {least} sampai {most}")
 
 
 class Pool(Executor):
