@@ -209,12 +209,14 @@ class ProcessPool(Pool, ProcessPoolExecutor):
             child.kill()
 
     def stop(self, hurry: bool = False) -> None:
-        if hurry:
-            self.kill()
         force = threading.Timer(STOP_TIMEOUT_S, self.kill)  # for those that do not end when they are asked to
         force.daemon = True
-        with suppress(RuntimeError):  # no thread is to be had
-            force.start()
+        if hurry:
+            self.kill()
+        else:
+            with suppress(OSError, RuntimeError):  # no thread is to be had
+                _require_memory(OWN_THREADS)
+                force.start()
         self.shutdown(cancel_futures=hurry)
         force.cancel()
         with suppress(OSError):  # the temporary folder is gone

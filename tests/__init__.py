@@ -11,6 +11,8 @@ if not multiprocessing.parent_process():  # workers that import a test have none
         # What hangs would hang for ever: after this time, before a CI gives up and says nothing of where,
         # every thread's stack is printed, and it ends.
         faulthandler.dump_traceback_later(840 if os.environ.get("TESTS_SLOW") == "1" else 540, exit=True)
+    # Hundreds of programs are started: to compile our scripts anew for each of them would take seconds.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A CI, or nohup, may have signals ignored. Programs that we start would inherit that, and not hear them.
     for signal_ in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if signal.getsignal(signal_) is signal.SIG_IGN:

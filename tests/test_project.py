@@ -25,8 +25,8 @@ MAY_IMPORT = {  # of ours
 ONLY = {"file_server": {"make_pool", "START_METHOD"}, "file_client_cli": {"number_text"}}  # of those
 SCRIPTS = [name for name in MAY_IMPORT if "/" not in name]
 LINES = {  # at most, in all files of a pattern together
-    "file_interface.py": 190, "file_protocol.py": 600, "file_server.py": 754, "file_thread_pool.py": 80,
-    "file_client_cli.py": 430, "file_client_stress_test.py": 420, "run_for_test.py": 380, "*.py": 2846,
+    "file_interface.py": 190, "file_protocol.py": 600, "file_server.py": 756, "file_thread_pool.py": 80,
+    "file_client_cli.py": 430, "file_client_stress_test.py": 420, "run_for_test.py": 380, "*.py": 2848,
     "laporan/*.py": 300, "laporan/templat.html": 550, "tests/*.py": 4000, "README.md": 150}
 POOLS = ["ProcessPoolExecutor", "ThreadPoolExecutor"]
 NODES = {name: list(ast.walk(ast.parse((ROOT / f"{name}.py").read_bytes()))) for name in MAY_IMPORT}
