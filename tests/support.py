@@ -66,11 +66,12 @@ def wait_until(condition: Callable[[], object], what: str | Callable[[], str]) -
 def parents() -> dict[int, int]:
     """Return the parent of each living process, as far as /proc tells."""
     found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    for name in filter(str.isdecimal, os.listdir("/proc")):
         with suppress(OSError):  # it has just ended
-            state, parent = path.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            text = Path("/proc", name, "stat").read_text(errors="replace")
+            state, parent = text.rpartition(")")[2].split()[:2]
             if state != "Z":
-                found[int(path.parent.name)] = int(parent)
+                found[int(name)] = int(parent)
     return found
 
 
