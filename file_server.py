@@ -217,7 +217,8 @@ class ProcessPool(Pool, ProcessPoolExecutor):
             with suppress(OSError, RuntimeError):  # no thread is to be had
                 _require_memory(OWN_THREADS)
                 force.start()
-        self.shutdown(cancel_futures=hurry)
+        with suppress(RuntimeError):  # the executor's own thread could not be started
+            self.shutdown(cancel_futures=hurry)
         force.cancel()
         with suppress(OSError):  # the temporary folder is gone
             resource_sharer.stop(STOP_TIMEOUT_S)  # drops copies of connections that no worker has fetched
@@ -242,7 +243,7 @@ def make_pool(kind: str, workers: int, initializer: Callable[..., object] | None
     failure = ""
     for pause_s in START_PAUSES_S:
         time.sleep(pause_s)
-        with suppress(RuntimeError), ExitStack() as undo:  # stop() fails if a thread has not started
+        with ExitStack() as undo:
             try:
                 pool: Pool = POOLS[kind](workers, initializer, args)
                 undo.callback(pool.stop, hurry=True)
@@ -433,8 +434,8 @@ class Worker:
     def _next_comes(self, connection: Connection, reader: RequestReader, may_stay: bool) -> bool:
         """Return True when a request has begun, False if none comes or others need this worker, as they do
         after a rest of REST_S. Raises TimeoutError for a client that has never said anything."""
-        rests_from, idle_s = time.monotonic(), self._settings.idle_timeout_s
-        while not self._table.shared.stopping and (may_stay or not self._table.waiting()):
+        rests_from, idle_s, shared = time.monotonic(), self._settings.idle_timeout_s, self._table.shared
+        while not shared.stopping and (may_stay or not self._table.waiting()):
             connection.restart_deadline()
             if reader.has_partial_request:
                 return True
@@ -446,8 +447,7 @@ class Worker:
                 if not connection.receive(min(REST_S / 4, idle_s)):
                     return False
         if connection.first_byte_at is None:
-            why = "server sedang berhenti" if self._table.shared.stopping else "waktu tunggu habis"
-            raise TimeoutError(why)
+            raise TimeoutError("server sedang berhenti" if shared.stopping else "waktu tunggu habis")
         return False
 
     def _answer(self, request: Request, connection: Connection, waited_s: float | None) -> bool:
@@ -492,8 +492,8 @@ def end_conversation(sock: socket.socket) -> None:
 
 
 def end_at_once(sock: socket.socket) -> None:
-    """Close a connection, whoever else has a copy of it."""
-    with sock, suppress(OSError):  # the peer may have ended it
+    """Break a connection, whoever else has a copy of it."""
+    with suppress(OSError):  # the peer may have ended it
         sock.shutdown(socket.SHUT_RDWR)
 
 
@@ -557,8 +557,7 @@ class FileServer:
     def abort(self) -> None:
         """Break the connections in service, so that their workers give up at once; callable like stop()."""
         for sock, _, _ in list(self._open.values()):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            end_at_once(sock)
 
     def __exit__(self, *error: object) -> None:
         """Let the requests under way finish, for `grace_s` at most, and end everything."""
@@ -623,7 +622,8 @@ class FileServer:
                 continue
             if error:
                 log.error("koneksi %d: galat yang tidak terduga", client[1], exc_info=error)
-            end_at_once(client[0])
+                end_at_once(client[0])
+            client[0].close()
         if orphans:
             self._rescue(orphans)
         self.table.shared.open = len(self._open)
@@ -648,6 +648,7 @@ class FileServer:
             else:
                 log.warning("koneksi %d: worker-nya mati", number)
                 end_at_once(sock)
+                sock.close()
 
 
 class LegacyServer(FileServer):
@@ -688,7 +689,7 @@ def run(parser: argparse.ArgumentParser, make_server: Callable[[Settings, str], 
     """
     logging.basicConfig(format=LOG_FORMAT)
     sys.excepthook = lambda kind, error, trace: log.error(  # multiprocessing calls it when a worker has died
-        "sebuah koneksi tidak sampai ke worker: %s", os_error_text(error),
+        "worker mati, atau galat yang tidak terduga: %s", os_error_text(error),
         exc_info=None if isinstance(error, (ConnectionError, EOFError)) else error)
     as_json = options.json or not sys.stdout.isatty()
     try:
@@ -745,7 +746,6 @@ def main(argv: list[str] | None = None) -> int:
     prepare_streams()
     parser = server_parser("Server file: pool thread, pool proses, atau satu thread per client.",
                            [*POOLS], "file_server.py 5 process --port 46666 --files files")
-
     return run(parser, lambda settings, mode: LegacyServer(settings) if mode == "legacy" else
                PoolServer(settings, mode), parser.parse_args(argv))
 
